@@ -1,0 +1,97 @@
+"""What a device is, and what it measured of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class MeasuredProfile:
+    """Micro-benchmarks a device ran on itself. ``None`` means that it could not be measured."""
+
+    gflops_single_core: float | None = None
+    """Peak fp32 multiply-add rate reached by one thread, in GFLOP/s."""
+    gflops_all_cores: float | None = None
+    """The same with one thread on every core TuneFleet may use, in GFLOP/s."""
+    bandwidth_l1_gbs: float | None = None
+    """Read bandwidth of one thread from an L1-sized buffer, in GB/s (1e9 bytes)."""
+    bandwidth_l2_gbs: float | None = None
+    bandwidth_l3_gbs: float | None = None
+    bandwidth_memory_gbs: float | None = None
+    bandwidth_memory_all_cores_gbs: float | None = None
+    parallel_launch_us: float | None = None
+    """Time to start and join an empty parallel loop over all cores, in microseconds."""
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """One machine's hardware. ``None`` means unknown: nothing here is guessed."""
+
+    arch: str
+    """Machine name as the kernel gives it: ``x86_64``, ``aarch64``, ..."""
+    cpu_model: str | None
+    isa_features: tuple[str, ...]
+    """Sorted instruction-set flags that matter to code generation, as the kernel spells them."""
+    simd_bits: int | None
+    """Widest SIMD register usable for fp32, in bits."""
+    logical_cores: int
+    """Cores this process may run on (its affinity mask), not those the machine has."""
+    physical_cores: int | None = None
+    l1d_bytes: int | None = None
+    l2_bytes: int | None = None
+    l3_bytes: int | None = None
+    cache_line_bytes: int | None = None
+    clock_max_mhz: float | None = None
+    memory_bytes: int | None = None
+    os_name: str | None = None
+    kernel: str | None = None
+    libc: str | None = None
+    llvm_cpu: str | None = None
+    """LLVM's name for the host CPU (``znver4``, ``cortex-a72``), once TVM was asked for it."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries that decide what is built and measured (tvm, onnxruntime, ...)."""
+    measured: MeasuredProfile | None = None
+    """``None`` until the device has measured itself."""
+
+    def fingerprint(self) -> str:
+        """Name the hardware: equal for identical machines, stable over reboots and updates.
+
+        Returns:
+            16 hex digits over what does not change while the hardware stays the same. Measured
+            values, clocks, software versions and the exact memory size are left out.
+        """
+        gib = None if self.memory_bytes is None else round(self.memory_bytes / 2**30)
+        identity = {
+            "arch": self.arch,
+            "cpu_model": self.cpu_model,
+            "isa_features": list(self.isa_features),
+            "simd_bits": self.simd_bits,
+            "logical_cores": self.logical_cores,
+            "physical_cores": self.physical_cores,
+            "caches": [self.l1d_bytes, self.l2_bytes, self.l3_bytes, self.cache_line_bytes],
+            "memory_gib": gib,
+        }
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """Serialise to canonical JSON, the form in which profiles are stored."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> DeviceProfile:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a profile.
+        """
+        try:
+            raw = json.loads(text)
+            measured = raw.pop("measured", None)
+            raw["isa_features"] = tuple(raw["isa_features"])
+            return cls(**raw, measured=None if measured is None else MeasuredProfile(**measured))
+        except (KeyError, TypeError, AttributeError) as e:
+            raise ValueError(f"not a device profile: {e}") from e

@@ -1,0 +1,111 @@
+"""Work that an agent leases: what it needs to know, and nothing that lives elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BASELINE_TRACE = "[[],[]]"
+"""The empty schedule: measuring it gives the untuned latency of a workload."""
+
+
+@dataclass(frozen=True)
+class KnownTrace:
+    """A schedule measured before, to start a search from."""
+
+    trace: str = field(repr=False)
+    latency_s: float
+    candidate: str
+
+
+@dataclass(frozen=True)
+class MeasurePolicy:
+    """How each candidate is timed and bounded."""
+
+    number: int = 3
+    """Runs averaged into one sample, at the least."""
+    repeat: int = 3
+    min_repeat_ms: int = 40
+    build_timeout_s: float = 30.0
+    run_timeout_s: float = 10.0
+    memory_limit_bytes: int = 4 * 2**30
+    """Address space a candidate may take beyond what the worker has."""
+
+
+@dataclass(frozen=True)
+class SearchPolicy:
+    """How large a search precedes a round's measurements."""
+
+    population: int = 128
+    generations: int = 2
+    exploration: float = 0.15
+    """Share of a round given to candidates that are uncertain or different."""
+
+
+@dataclass(frozen=True)
+class RoundSpec:
+    """One batch of trials of one task."""
+
+    workload: str
+    """Structural hash of the workload in hex."""
+    workload_digest: str
+    """Blob with the workload's IRModule, as TVM's JSON."""
+    target: str
+    trials: int
+    seed: int
+    model_version: str = ""
+    model_digest: str = ""
+    """Blob with the cost model's ONNX file; empty where there is none yet."""
+    known: tuple[KnownTrace, ...] = ()
+    tried: frozenset[str] = frozenset()
+    """Candidates that are not to be measured again."""
+    include_baseline: bool = False
+    measure: MeasurePolicy = MeasurePolicy()
+    search: SearchPolicy = SearchPolicy()
+
+
+@dataclass(frozen=True)
+class BenchmarkSubject:
+    """One whole model to be run end to end."""
+
+    name: str
+    """``untuned``, ``tuned`` or ``onnxruntime``."""
+    kind: str
+    """``tvm`` (a shared library with a Relax VM executable) or ``onnx``."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class BenchmarkSpec:
+    """Whole models to be compared with a reference and timed, in turn, with the same threads."""
+
+    target: str
+    subjects: tuple[BenchmarkSubject, ...]
+    inputs_digest: str
+    """Blob: a NumPy ``.npz`` without pickles; arrays ``input_0`` ... in the model's order."""
+    outputs_digest: str
+    """The reference's outputs for these, ``output_0`` ... in the model's order."""
+    threads: int
+    repeat: int = 10
+    min_repeat_ms: int = 100
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What came of one subject."""
+
+    name: str
+    samples_s: tuple[float, ...] = ()
+    max_abs_err: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right, limited in time and fenced by a token, to do one piece of work."""
+
+    lease_id: str
+    fencing_token: int
+    ttl_s: float
+    campaign_id: str
+    work: RoundSpec | BenchmarkSpec

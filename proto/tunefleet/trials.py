@@ -1,0 +1,91 @@
+"""Trials: candidates that were measured, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a trial's measurement is worth."""
+
+    OK = "ok"
+    NOISY = "noisy"
+    CONTENDED = "contended"
+    THROTTLED = "throttled"
+    TIMEOUT = "timeout"
+    BUILD_ERROR = "build_error"
+    RUNTIME_ERROR = "runtime_error"
+    CRASHED = "crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"
+
+    @property
+    def has_latency(self) -> bool:
+        """Whether the samples say something about the candidate's speed."""
+        return self in _WITH_LATENCY
+
+
+_WITH_LATENCY = frozenset({Verdict.OK, Verdict.NOISY, Verdict.CONTENDED, Verdict.THROTTLED})
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The state of the machine around a measurement. ``None`` means that it does not tell."""
+
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+    load_average: float | None = None
+    memory_available_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class ProgramFeatures:
+    """Raw features of one scheduled program.
+
+    ``data`` holds ``stores`` rows of ``PROGRAM_FEATURES_PER_STORE`` little-endian float32 values.
+    """
+
+    stores: int
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured candidate."""
+
+    trial_id: str
+    lease_id: str
+    candidate: str
+    """Structural hash of the scheduled module in hex: equal programs have equal names."""
+    trace: str = field(repr=False)
+    """The schedule trace as JSON, postprocessing included; ``[[],[]]`` is the untuned program."""
+    verdict: Verdict
+    samples_s: tuple[float, ...] = ()
+    """Raw seconds per run, one a repeat, in the order measured; empty where nothing ran."""
+    error: str = ""
+    features: ProgramFeatures | None = None
+    predicted: float | None = None
+    """The score by which the candidate was chosen (higher is better), if a model gave one."""
+    model_version: str = ""
+    explored: bool = False
+    """Chosen for being uncertain or different rather than for its score."""
+    build_s: float | None = None
+    run_s: float | None = None
+    started_at_unix_s: float = 0.0
+    conditions: Conditions = Conditions()
+
+    @property
+    def latency_s(self) -> float | None:
+        """Median of the samples in seconds, or ``None`` where the verdict gives no latency."""
+        if not self.samples_s or not self.verdict.has_latency:
+            return None
+        return statistics.median(self.samples_s)
+
+
+def trial_id(lease_id: str, candidate: str, attempt: int) -> str:
+    """Derive the name under which a trial is stored exactly once, however often it is sent."""
+    text = f"{lease_id}/{candidate}/{attempt}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
