@@ -7,6 +7,8 @@ import statistics
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
+
 
 class Verdict(StrEnum):
     """What a trial's measurement is worth."""
@@ -50,6 +52,19 @@ class ProgramFeatures:
 
     stores: int
     data: bytes = field(repr=False)
+
+    def check(self) -> None:
+        """Check that the bytes have the declared shape.
+
+        Raises:
+            ValueError: they do not.
+        """
+        expected = self.stores * PROGRAM_FEATURES_PER_STORE * 4
+        if not 0 <= self.stores <= MAX_STORES or len(self.data) != expected:
+            raise ValueError(
+                f"features of {self.stores} stores must have {expected} bytes and at most "
+                f"{MAX_STORES} stores, but have {len(self.data)} bytes"
+            )
 
 
 @dataclass(frozen=True)

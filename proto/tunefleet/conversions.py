@@ -1,0 +1,314 @@
+"""Conversions between messages and native objects: the only place that knows both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from tunefleet.devices import DeviceProfile, MeasuredProfile
+from tunefleet.leases import (
+    BenchmarkResult,
+    BenchmarkSpec,
+    BenchmarkSubject,
+    KnownTrace,
+    Lease,
+    MeasurePolicy,
+    RoundSpec,
+    SearchPolicy,
+)
+from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict
+from tunefleet.v1 import device_pb2, lease_pb2, trial_pb2
+
+_VERDICTS = {v: trial_pb2.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
+_VERDICTS_BACK = {number: verdict for verdict, number in _VERDICTS.items()}
+_SUBJECT_KINDS = {
+    "tvm": lease_pb2.BENCHMARK_SUBJECT_KIND_TVM,
+    "onnx": lease_pb2.BENCHMARK_SUBJECT_KIND_ONNX,
+}
+_SUBJECT_KINDS_BACK = {number: kind for kind, number in _SUBJECT_KINDS.items()}
+
+
+def duration(seconds: float) -> Duration:
+    """Make a Duration of seconds."""
+    message = Duration()
+    message.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def seconds(message: Duration) -> float:
+    """Return a Duration in seconds."""
+    return message.ToNanoseconds() / 1e9
+
+
+def timestamp(unix_s: float) -> Timestamp:
+    """Make a Timestamp of seconds since 1970."""
+    message = Timestamp()
+    message.FromDatetime(datetime.fromtimestamp(unix_s, UTC))
+    return message
+
+
+def unix_seconds(message: Timestamp) -> float:
+    """Return a Timestamp in seconds since 1970."""
+    return message.ToNanoseconds() / 1e9
+
+
+def profile_to_proto(profile: DeviceProfile) -> device_pb2.DeviceProfile:
+    """Make a message of a device profile; unknown values stay unset."""
+    measured = None
+    if profile.measured is not None:
+        measured = device_pb2.MeasuredProfile(**asdict(profile.measured))
+    plain = {
+        f.name: getattr(profile, f.name) for f in fields(profile) if f.name not in _PROFILE_SPECIAL
+    }
+    return device_pb2.DeviceProfile(
+        isa_features=profile.isa_features,
+        versions=dict(profile.versions),
+        measured=measured,
+        **plain,
+    )
+
+
+_PROFILE_SPECIAL = frozenset({"isa_features", "versions", "measured"})
+
+
+def profile_from_proto(message: device_pb2.DeviceProfile) -> DeviceProfile:
+    """Read a device profile; unset values become ``None``.
+
+    Raises:
+        ValueError: the profile names no architecture or no core.
+    """
+    if not message.arch or message.logical_cores < 1:
+        raise ValueError("the profile must name an architecture and at least one core")
+    measured = None
+    if message.HasField("measured"):
+        measured = MeasuredProfile(
+            **{f.name: _optional_finite(message.measured, f.name) for f in fields(MeasuredProfile)}
+        )
+    optional = {
+        f.name: getattr(message, f.name) if message.HasField(f.name) else None  # type: ignore[arg-type]
+        for f in fields(DeviceProfile)
+        if f.name not in _PROFILE_SPECIAL | {"arch", "logical_cores"}
+    }
+    return DeviceProfile(
+        arch=message.arch,
+        logical_cores=message.logical_cores,
+        isa_features=tuple(message.isa_features),
+        versions=dict(message.versions),
+        measured=measured,
+        **optional,
+    )
+
+
+def _optional_finite(message: device_pb2.MeasuredProfile, name: str) -> float | None:
+    if not message.HasField(name):  # type: ignore[arg-type]
+        return None
+    value = float(getattr(message, name))
+    return value if math.isfinite(value) else None
+
+
+def trial_to_proto(trial: Trial) -> trial_pb2.Trial:
+    """Make a message of a trial."""
+    features = None
+    if trial.features is not None:
+        features = trial_pb2.ProgramFeatures(stores=trial.features.stores, data=trial.features.data)
+    return trial_pb2.Trial(
+        trial_id=trial.trial_id,
+        lease_id=trial.lease_id,
+        candidate=trial.candidate,
+        trace=trial.trace,
+        verdict=_VERDICTS[trial.verdict],
+        samples_s=trial.samples_s,
+        error=trial.error,
+        features=features,
+        predicted=trial.predicted,
+        model_version=trial.model_version,
+        explored=trial.explored,
+        build_s=trial.build_s,
+        run_s=trial.run_s,
+        started_at=timestamp(trial.started_at_unix_s),
+        conditions=trial_pb2.Conditions(**asdict(trial.conditions)),
+    )
+
+
+def trial_from_proto(message: trial_pb2.Trial) -> Trial:
+    """Read a trial.
+
+    Raises:
+        ValueError: the verdict is unknown, a sample is not a positive time, or the features do not
+            have the bytes that their shape says.
+    """
+    verdict = _VERDICTS_BACK.get(message.verdict)
+    if verdict is None:
+        raise ValueError(f"verdict {message.verdict} is unknown")
+    if not all(math.isfinite(s) and s > 0 for s in message.samples_s):
+        raise ValueError("a sample is not a positive time")
+    features = None
+    if message.HasField("features"):
+        features = ProgramFeatures(message.features.stores, message.features.data)
+        features.check()
+    conditions = message.conditions
+    return Trial(
+        trial_id=message.trial_id,
+        lease_id=message.lease_id,
+        candidate=message.candidate,
+        trace=message.trace,
+        verdict=verdict,
+        samples_s=tuple(message.samples_s),
+        error=message.error,
+        features=features,
+        predicted=message.predicted if message.HasField("predicted") else None,
+        model_version=message.model_version,
+        explored=message.explored,
+        build_s=message.build_s if message.HasField("build_s") else None,
+        run_s=message.run_s if message.HasField("run_s") else None,
+        started_at_unix_s=unix_seconds(message.started_at),
+        conditions=Conditions(
+            **{
+                f.name: getattr(conditions, f.name) if conditions.HasField(f.name) else None  # type: ignore[arg-type]
+                for f in fields(Conditions)
+            }
+        ),
+    )
+
+
+def lease_to_proto(lease: Lease) -> lease_pb2.Lease:
+    """Make a message of a lease."""
+    message = lease_pb2.Lease(
+        lease_id=lease.lease_id,
+        fencing_token=lease.fencing_token,
+        ttl=duration(lease.ttl_s),
+        campaign_id=lease.campaign_id,
+    )
+    if isinstance(lease.work, RoundSpec):
+        message.round.CopyFrom(_round_to_proto(lease.work))
+    else:
+        message.benchmark.CopyFrom(_benchmark_to_proto(lease.work))
+    return message
+
+
+def lease_from_proto(message: lease_pb2.Lease) -> Lease:
+    """Read a lease.
+
+    Raises:
+        ValueError: it brings work of a kind that this release does not know.
+    """
+    kind = message.WhichOneof("work")
+    work: RoundSpec | BenchmarkSpec
+    if kind == "round":
+        work = _round_from_proto(message.round)
+    elif kind == "benchmark":
+        work = _benchmark_from_proto(message.benchmark)
+    else:
+        raise ValueError("the lease brings work of an unknown kind; update this agent")
+    return Lease(
+        lease_id=message.lease_id,
+        fencing_token=message.fencing_token,
+        ttl_s=seconds(message.ttl),
+        campaign_id=message.campaign_id,
+        work=work,
+    )
+
+
+def benchmark_result_to_proto(result: BenchmarkResult) -> lease_pb2.BenchmarkResult:
+    """Make a message of what came of one subject."""
+    return lease_pb2.BenchmarkResult(**asdict(result))
+
+
+def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> BenchmarkResult:
+    """Read what came of one subject."""
+    return BenchmarkResult(
+        name=message.name,
+        samples_s=tuple(message.samples_s),
+        max_abs_err=message.max_abs_err if message.HasField("max_abs_err") else None,
+        error=message.error,
+    )
+
+
+def _round_to_proto(spec: RoundSpec) -> lease_pb2.RoundSpec:
+    measure = spec.measure
+    return lease_pb2.RoundSpec(
+        workload=spec.workload,
+        workload_digest=spec.workload_digest,
+        target=spec.target,
+        trials=spec.trials,
+        seed=spec.seed,
+        model_version=spec.model_version,
+        model_digest=spec.model_digest,
+        known=[lease_pb2.KnownTrace(**asdict(known)) for known in spec.known],
+        tried=sorted(int(candidate, 16) for candidate in spec.tried),
+        include_baseline=spec.include_baseline,
+        measure=lease_pb2.MeasurePolicy(
+            number=measure.number,
+            repeat=measure.repeat,
+            min_repeat_ms=measure.min_repeat_ms,
+            build_timeout=duration(measure.build_timeout_s),
+            run_timeout=duration(measure.run_timeout_s),
+            memory_limit_bytes=measure.memory_limit_bytes,
+        ),
+        search=lease_pb2.SearchPolicy(**asdict(spec.search)),
+    )
+
+
+def _round_from_proto(message: lease_pb2.RoundSpec) -> RoundSpec:
+    measure, search = message.measure, message.search
+    return RoundSpec(
+        workload=message.workload,
+        workload_digest=message.workload_digest,
+        target=message.target,
+        trials=message.trials,
+        seed=message.seed,
+        model_version=message.model_version,
+        model_digest=message.model_digest,
+        known=tuple(KnownTrace(k.trace, k.latency_s, k.candidate) for k in message.known),
+        tried=frozenset(f"{candidate:016x}" for candidate in message.tried),
+        include_baseline=message.include_baseline,
+        measure=MeasurePolicy(
+            number=measure.number,
+            repeat=measure.repeat,
+            min_repeat_ms=measure.min_repeat_ms,
+            build_timeout_s=seconds(measure.build_timeout),
+            run_timeout_s=seconds(measure.run_timeout),
+            memory_limit_bytes=measure.memory_limit_bytes,
+        ),
+        search=SearchPolicy(
+            population=search.population,
+            generations=search.generations,
+            exploration=search.exploration,
+        ),
+    )
+
+
+def _benchmark_to_proto(spec: BenchmarkSpec) -> lease_pb2.BenchmarkSpec:
+    return lease_pb2.BenchmarkSpec(
+        target=spec.target,
+        subjects=[
+            lease_pb2.BenchmarkSubject(name=s.name, kind=_SUBJECT_KINDS[s.kind], digest=s.digest)
+            for s in spec.subjects
+        ],
+        inputs_digest=spec.inputs_digest,
+        outputs_digest=spec.outputs_digest,
+        threads=spec.threads,
+        repeat=spec.repeat,
+        min_repeat_ms=spec.min_repeat_ms,
+        timeout=duration(spec.timeout_s),
+    )
+
+
+def _benchmark_from_proto(message: lease_pb2.BenchmarkSpec) -> BenchmarkSpec:
+    return BenchmarkSpec(
+        target=message.target,
+        subjects=tuple(
+            BenchmarkSubject(s.name, _SUBJECT_KINDS_BACK[s.kind], s.digest)
+            for s in message.subjects
+        ),
+        inputs_digest=message.inputs_digest,
+        outputs_digest=message.outputs_digest,
+        threads=message.threads,
+        repeat=message.repeat,
+        min_repeat_ms=message.min_repeat_ms,
+        timeout_s=seconds(message.timeout),
+    )
