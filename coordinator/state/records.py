@@ -1,0 +1,252 @@
+"""What the coordinator remembers, as plain values: changing one changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tunefleet.devices import DeviceProfile
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """One agent on one machine."""
+
+    device_id: str
+    name: str
+    profile: DeviceProfile
+    target: str
+    """Canonical target that work is built for unless a campaign says otherwise."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    agent_version: str = ""
+    last_seen_unix_s: float = 0.0
+    trials: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of the hardware; devices that share it share tasks and records."""
+        return self.profile.fingerprint()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the device has measured itself, without which it gets no work."""
+        return self.profile.measured is not None
+
+
+class CampaignState(StrEnum):
+    """Where a campaign is on its way; see the message of the same name."""
+
+    IMPORTING = "importing"
+    TUNING = "tuning"
+    PAUSED = "paused"
+    FINISHING = "finishing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen to the campaign any more."""
+        return self in {CampaignState.DONE, CampaignState.FAILED, CampaignState.CANCELLED}
+
+
+@dataclass(frozen=True)
+class CampaignSpec:
+    """What a person asked for."""
+
+    name: str
+    model_digest: str
+    model_filename: str
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    device_selector: str = ""
+    target: str = ""
+    trials: int = 0
+    """Trials over all tasks of each group; 0 for a default from the number of tasks."""
+    time_limit_s: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """One file of a campaign's results."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """The devices of one hardware that tune for one target within a campaign."""
+
+    target: str
+    fingerprint: str
+    prepared_digest: str
+    """Blob with the prepared Relax module for this target."""
+    benchmark_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """End-to-end samples by subject, in seconds; empty until the group was benchmarked."""
+    max_abs_err: float | None = None
+    benchmark_error: str = ""
+    compiled: Mapping[str, str] = field(default_factory=dict)
+    """Blobs of the compiled modules by subject, ``untuned`` and ``tuned``; empty until compiled."""
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign and how far it is."""
+
+    campaign_id: str
+    spec: CampaignSpec
+    state: CampaignState
+    created_at_unix_s: float
+    ended_at_unix_s: float | None = None
+    error_reason: str = ""
+    error_message: str = ""
+    activity: str = ""
+    trials_wanted: int = 0
+    """Trials for each group; known once the model is imported."""
+    tuning_s: float = 0.0
+    """Time spent tuning, up to the last change of state."""
+    tuning_since_unix_s: float | None = None
+    """When tuning last began or resumed; ``None`` while it rests."""
+    groups: tuple[GroupRecord, ...] = ()
+    onnx_digest: str = ""
+    """Blob with the ONNX file onnxruntime runs for comparison; empty where there is none."""
+    inputs_digest: str = ""
+    outputs_digest: str = ""
+    artifacts: tuple[ArtifactRecord, ...] = ()
+    artifact_dir: str = ""
+
+
+@dataclass(frozen=True)
+class TaskKey:
+    """Names one set of records: a workload, for a target, on a hardware. Sets never mix."""
+
+    workload: str
+    target: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """One workload of a campaign's model in one group."""
+
+    key: TaskKey
+    name: str
+    weight: int
+    flops: float
+    workload_digest: str
+    exhausted: bool = False
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """A task and what is known of it from every campaign's records."""
+
+    task: TaskRecord
+    trials: int = 0
+    """Trials stored by this campaign."""
+    measured: int = 0
+    """Those of them with a latency."""
+    baseline_s: float | None = None
+    best_s: float | None = None
+    best_candidate: str = ""
+    rounds: int = 0
+    """Rounds of this campaign that ended, whatever their outcome."""
+    best_by_round_s: tuple[float, ...] = ()
+    """Best latency known after each of this campaign's rounds, oldest first."""
+
+
+class LeaseState(StrEnum):
+    """How a lease stands."""
+
+    ACTIVE = "active"
+    DONE = "done"
+    FAILED = "failed"
+    RETURNED = "returned"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class LeaseKind(StrEnum):
+    """What a lease is for."""
+
+    ROUND = "round"
+    BENCHMARK = "benchmark"
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """A lease that was granted."""
+
+    lease_id: str
+    fencing_token: int
+    device_id: str
+    campaign_id: str
+    kind: LeaseKind
+    target: str
+    fingerprint: str
+    workload: str
+    """Empty for a benchmark."""
+    message: bytes = field(repr=False)
+    """The Lease message as it was sent, so that asking again brings the same work."""
+    expires_at_unix_s: float
+    granted_at_unix_s: float
+    state: LeaseState = LeaseState.ACTIVE
+    error: str = ""
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnownCandidate:
+    """A measured schedule of one record set."""
+
+    candidate: str
+    trace: str = field(repr=False)
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class LatencyPoint:
+    """One trial on a campaign's way: what plots of progress are drawn from."""
+
+    key: TaskKey
+    received_at_unix_s: float
+    candidate: str
+    latency_s: float | None
+    predicted: float | None
+    model_version: str
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One trial as the cost model sees it."""
+
+    key: TaskKey
+    candidate: str
+    stores: int
+    features: bytes = field(repr=False)
+    latency_s: float | None
+    noise: float
+    """Half the spread of the samples over their median; 0 where there is one sample."""
+    verdict: str
+    hardware: tuple[float, ...]
+    """The hardware vector of the device that measured it, NaN where unknown."""
+
+
+@dataclass(frozen=True)
+class ModelVersionRecord:
+    """One trained cost model."""
+
+    version: str
+    parent: str
+    digest: str
+    checkpoint_digest: str
+    feature_schema: str
+    promoted: bool
+    why: str
+    metrics: Mapping[str, float]
+    trials: int
+    created_at_unix_s: float
+    training_s: float

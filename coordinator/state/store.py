@@ -1,0 +1,218 @@
+"""The contract of the coordinator's memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.state.records import (
+    CampaignRecord,
+    CampaignState,
+    DeviceRecord,
+    KnownCandidate,
+    LatencyPoint,
+    LeaseRecord,
+    LeaseState,
+    ModelVersionRecord,
+    TaskKey,
+    TaskProgress,
+    TaskRecord,
+    TrainingRow,
+)
+from tunefleet.trials import Trial
+
+
+@dataclass(frozen=True)
+class IngestOutcome:
+    """What became of reported trials."""
+
+    stored: tuple[str, ...]
+    """Trials that are stored durably, by this call or an earlier one."""
+    rejected: Mapping[str, str]
+    """Trials that will never be stored, with the reason."""
+    new: int
+    """Trials that were not stored before this call."""
+
+
+class Store(ABC):
+    """Everything the coordinator must not forget.
+
+    * Every method is atomic: it happens wholly or not at all, and when it returns, it is durable.
+    * Every method may be called from any thread. No method keeps a lock after it returned.
+    * Records given and returned are values; the store keeps no reference to them.
+    * Time is always an argument, in seconds since 1970 by the coordinator's clock.
+    * A name that is not known raises TuneFleetError with the reason of the catalogue
+      (``CAMPAIGN_UNKNOWN``, ``DEVICE_UNKNOWN``, ``LEASE_LOST``, ``MODEL_VERSION_UNKNOWN``).
+    """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release files and connections. Nothing may be called afterwards."""
+
+    # Devices
+
+    @abstractmethod
+    def put_device(self, device: DeviceRecord) -> None:
+        """Add a device or replace what is known of it; its count of trials is kept."""
+
+    @abstractmethod
+    def touch_device(self, device_id: str, now: float) -> None:
+        """Note that a device was heard of. Raises AGENT_UNKNOWN."""
+
+    @abstractmethod
+    def get_device(self, name_or_id: str) -> DeviceRecord:
+        """Return one device by id or by name. Raises DEVICE_UNKNOWN."""
+
+    @abstractmethod
+    def list_devices(self) -> list[DeviceRecord]:
+        """Return all devices, by name."""
+
+    # Campaigns
+
+    @abstractmethod
+    def create_campaign(self, campaign: CampaignRecord, idempotency_key: str) -> CampaignRecord:
+        """Add a campaign, or return the one that was made with the same non-empty key."""
+
+    @abstractmethod
+    def get_campaign(self, reference: str) -> CampaignRecord:
+        """Return one campaign by id, by an unambiguous beginning of it, or by its only name."""
+
+    @abstractmethod
+    def list_campaigns(self, states: Sequence[CampaignState] = ()) -> list[CampaignRecord]:
+        """Return campaigns in the given states (all for none), newest first."""
+
+    @abstractmethod
+    def update_campaign(
+        self, campaign_id: str, expected: Sequence[CampaignState], **changes: Any
+    ) -> CampaignRecord:
+        """Replace fields of a campaign if it is in one of the expected states.
+
+        Args:
+            campaign_id: exact id.
+            expected: states in which the change is allowed; none for any state.
+            changes: names and values of CampaignRecord's fields.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN, or CAMPAIGN_STATE if it is in another state.
+        """
+
+    @abstractmethod
+    def add_tasks(self, campaign_id: str, tasks: Sequence[TaskRecord]) -> None:
+        """Add tasks to a campaign; those it has already stay as they are."""
+
+    @abstractmethod
+    def mark_exhausted(self, campaign_id: str, key: TaskKey) -> None:
+        """Note that a task's search finds nothing more to try."""
+
+    @abstractmethod
+    def task_progress(self, campaign_id: str) -> list[TaskProgress]:
+        """Return a campaign's tasks in the order they were added, with what is known of each."""
+
+    # Leases
+
+    @abstractmethod
+    def grant_lease(self, lease: LeaseRecord) -> None:
+        """Add an active lease.
+
+        Raises:
+            TuneFleetError: LEASE_LOST if the device holds an active lease already, or another
+                device holds one for the same round of the same campaign.
+        """
+
+    @abstractmethod
+    def next_fencing_token(self) -> int:
+        """Return a number larger than every one it returned before, over restarts too."""
+
+    @abstractmethod
+    def active_lease(self, device_id: str) -> LeaseRecord | None:
+        """Return the lease a device holds, if any."""
+
+    @abstractmethod
+    def list_leases(
+        self, campaign_id: str = "", states: Sequence[LeaseState] = ()
+    ) -> list[LeaseRecord]:
+        """Return leases of a campaign (of all for none) in the given states (any for none)."""
+
+    @abstractmethod
+    def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
+        """Prolong an active lease. Raises LEASE_LOST if it is not active or the token is not its."""
+
+    @abstractmethod
+    def end_lease(
+        self,
+        lease_id: str,
+        fencing_token: int,
+        state: LeaseState,
+        error: str = "",
+        phase_seconds: Mapping[str, float] | None = None,
+    ) -> LeaseRecord:
+        """End a lease; ending one that ended in the same state changes nothing.
+
+        Raises:
+            TuneFleetError: LEASE_LOST if the token is not the lease's, or it ended otherwise.
+        """
+
+    @abstractmethod
+    def expire_leases(self, now: float) -> list[LeaseRecord]:
+        """End active leases whose time is up and return them."""
+
+    @abstractmethod
+    def cancel_leases(self, campaign_id: str) -> list[LeaseRecord]:
+        """End a campaign's active leases and return them."""
+
+    # Trials
+
+    @abstractmethod
+    def ingest_trials(
+        self,
+        device_id: str,
+        lease_id: str,
+        fencing_token: int,
+        trials: Sequence[Trial],
+        now: float,
+    ) -> IngestOutcome:
+        """Store trials, each exactly once, under the task and campaign of their lease.
+
+        Late trials, of a lease that has ended, are stored too. Trials of a lease that never was
+        this device's, or with another token, or that name another lease, are rejected one by one.
+        """
+
+    @abstractmethod
+    def tried_candidates(self, key: TaskKey) -> frozenset[str]:
+        """Return every candidate of a record set, whatever its verdict; LOST ones excepted."""
+
+    @abstractmethod
+    def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
+        """Return the fastest candidates of a record set, fastest first, each once."""
+
+    @abstractmethod
+    def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
+        """Return a campaign's trials in the order they arrived."""
+
+    @abstractmethod
+    def count_trials(self, campaign_id: str = "") -> int:
+        """Return how many trials are stored, of one campaign or in all."""
+
+    @abstractmethod
+    def training_rows(self) -> Iterator[TrainingRow]:
+        """Yield every trial that has features, in a stable order, in bounded memory."""
+
+    # Cost models
+
+    @abstractmethod
+    def add_model_version(self, model: ModelVersionRecord) -> None:
+        """Add a version; the newest promoted one is the current one."""
+
+    @abstractmethod
+    def current_model(self) -> ModelVersionRecord | None:
+        """Return the version agents rank with."""
+
+    @abstractmethod
+    def get_model_version(self, version: str) -> ModelVersionRecord:
+        """Return one version. Raises MODEL_VERSION_UNKNOWN."""
+
+    @abstractmethod
+    def list_model_versions(self) -> list[ModelVersionRecord]:
+        """Return all versions, newest first."""
