@@ -137,7 +137,7 @@ class Store(ABC):
 
     @abstractmethod
     def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
-        """Prolong an active lease. Raises LEASE_LOST if it is not active or the token is not its."""
+        """Prolong an active lease. Raises LEASE_LOST if it ended or the token is not its."""
 
     @abstractmethod
     def end_lease(
