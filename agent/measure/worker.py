@@ -1,0 +1,89 @@
+"""The measuring worker: a warm process that forks a child for each candidate.
+
+Run as ``python -m agent.measure.worker --fd N`` by :class:`agent.measure.client.Measurer`. It has
+no gRPC and a single thread, so that it may fork. Requests and answers, as frames:
+
+- ``{"op": "ping"}``: ``{"event": "pong"}``.
+- ``{"op": "measure", "workload_path", "target", "policy": {...}, "build_workers",
+  "quiet_timeout_s", "batch": [{"candidate", "trace"}, ...]}``: any number of ``{"event": "phase",
+  "phase": "build" | "run", "candidates": [...]}`` and one ``{"event": "result", ...}`` with the
+  fields of ``MeasureOutcome`` for each candidate, then ``{"event": "done"}``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+from agent.frames import Channel, worker_channel
+from agent.measure.outcome import MeasureOutcome, shorten_error
+from agent.measure.pipeline import Bench, measure_batch
+from agent.measure.sandbox import become_subreaper
+from agent.tvm_startup import import_tvm
+from tunefleet.leases import MeasurePolicy
+from tunefleet.machine_lock import MachineLock
+from tunefleet.targets import target_cores
+from tunefleet.trials import Verdict
+
+
+def main() -> None:
+    """Serve requests until the agent is gone."""
+    channel = worker_channel()
+    become_subreaper()
+    with MachineLock().busy():
+        import_tvm()
+    # What is here stays; children that do not collect it do not copy its pages either.
+    gc.collect()
+    gc.freeze()
+    while (request := channel.recv()) is not None:
+        if request["op"] == "ping":
+            channel.send({"event": "pong"})
+        else:
+            _measure(channel, request)
+            channel.send({"event": "done"})
+
+
+def _measure(channel: Channel, request: dict[str, Any]) -> None:
+    batch = [(item["candidate"], item["trace"]) for item in request["batch"]]
+    try:
+        bench = _make_bench(request)
+    except Exception as e:  # the workload or target is at fault, not the worker
+        error = shorten_error(f"the workload cannot be loaded: {type(e).__name__}: {e}")
+        for name, _ in batch:
+            _send_result(channel, MeasureOutcome(name, Verdict.BUILD_ERROR, error=error))
+        return
+
+    def on_phase(phase: str, names: list[str]) -> None:
+        channel.send({"event": "phase", "phase": phase, "candidates": names})
+
+    for outcome in measure_batch(bench, batch, on_phase):
+        _send_result(channel, outcome)
+
+
+def _make_bench(request: dict[str, Any]) -> Bench:
+    import tvm  # noqa: PLC0415 (import_tvm has to come first)
+
+    cores = len(os.sched_getaffinity(0))
+    threads = target_cores(request["target"]) or cores
+    # Read by each child when its runtime's thread pool starts.
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    return Bench(
+        workload=tvm.ir.load_json(Path(request["workload_path"]).read_text(encoding="utf-8")),
+        target=tvm.target.Target(request["target"]),
+        policy=MeasurePolicy(**request["policy"]),
+        threads=threads,
+        cores=cores,
+        build_workers=max(1, int(request["build_workers"])),
+        quiet_timeout_s=float(request["quiet_timeout_s"]),
+        lock=MachineLock(),
+    )
+
+
+def _send_result(channel: Channel, outcome: MeasureOutcome) -> None:
+    channel.send({"event": "result", **outcome.to_message()})
+
+
+if __name__ == "__main__":
+    main()
