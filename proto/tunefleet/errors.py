@@ -64,13 +64,18 @@ class Reason(Enum):
     HOME_IN_USE = ErrorKind(
         42, "FAILED_PRECONDITION", "Stop the other process, or choose another --home."
     )
+    NOT_INSTALLED = ErrorKind(
+        43, "FAILED_PRECONDITION", "Install it with `pip install 'tunefleet[coordinator,agent]'`."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 
 class TuneFleetError(Exception):
     """A failure with a name from the catalogue and a message for the person who met it."""
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.hint = hint or reason.value.hint
+        """What to do next; the catalogue's words unless the place knows better ones."""
