@@ -63,7 +63,6 @@ class DeviceProfile:
             16 hex digits over what does not change while the hardware stays the same. Measured
             values, clocks, software versions and the exact memory size are left out.
         """
-        gib = None if self.memory_bytes is None else round(self.memory_bytes / 2**30)
         identity = {
             "arch": self.arch,
             "cpu_model": self.cpu_model,
@@ -72,7 +71,7 @@ class DeviceProfile:
             "logical_cores": self.logical_cores,
             "physical_cores": self.physical_cores,
             "caches": [self.l1d_bytes, self.l2_bytes, self.l3_bytes, self.cache_line_bytes],
-            "memory_gib": gib,
+            "memory_bytes": _nominal_bytes(self.memory_bytes),
         }
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -95,3 +94,15 @@ class DeviceProfile:
             return cls(**raw, measured=None if measured is None else MeasuredProfile(**measured))
         except (KeyError, TypeError, AttributeError) as e:
             raise ValueError(f"not a device profile: {e}") from e
+
+
+def _nominal_bytes(memory_bytes: int | None) -> int | None:
+    """Round up to 2^n or 3 * 2^n bytes, the sizes memory is sold in.
+
+    A kernel keeps some percent for itself, and how much changes with its version; rounding to the
+    nearest GiB would now and then fall to the other side.
+    """
+    if not memory_bytes:
+        return None
+    power = 1 << (memory_bytes - 1).bit_length()
+    return power * 3 // 4 if memory_bytes <= power * 3 // 4 else power

@@ -64,6 +64,8 @@ class MachineLock:
                 fcntl.flock(turnstile, fcntl.LOCK_UN)
                 yield held
             finally:
+                # Closing alone would leave the lock to a child that was forked meanwhile.
+                fcntl.flock(main, fcntl.LOCK_UN)
                 os.close(main)
         finally:
             os.close(turnstile)
