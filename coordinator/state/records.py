@@ -215,6 +215,7 @@ class LatencyPoint:
     received_at_unix_s: float
     candidate: str
     latency_s: float | None
+    verdict: str
     predicted: float | None
     model_version: str
 
@@ -229,7 +230,7 @@ class TrainingRow:
     features: bytes = field(repr=False)
     latency_s: float | None
     noise: float
-    """Half the spread of the samples over their median; 0 where there is one sample."""
+    """Standard deviation of the samples over their mean; NaN where there are fewer than two."""
     verdict: str
     hardware: tuple[float, ...]
     """The hardware vector of the device that measured it, NaN where unknown."""

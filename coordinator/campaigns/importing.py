@@ -1,0 +1,136 @@
+"""From a model file to tasks: waits for the devices, runs the import job, stores what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from coordinator.campaigns.planner import tasks_of
+from coordinator.campaigns.scheduler import default_trials
+from coordinator.jobs import run_job
+from coordinator.server.bus import Bus
+from coordinator.server.selectors import matches
+from coordinator.state.blobs import BlobStore
+from coordinator.state.home import Home
+from coordinator.state.records import (
+    CampaignRecord,
+    CampaignState,
+    DeviceRecord,
+    GroupRecord,
+    TaskKey,
+    TaskRecord,
+)
+from coordinator.state.store import Store
+from tunefleet.errors import Reason, TuneFleetError
+
+_DEVICE_POLL_S = 0.5
+"""How often to look whether the devices have measured themselves."""
+
+_IMPORT_TIMEOUT_S = 1800.0
+"""Large networks take minutes on a slow machine; a job that takes longer is stuck."""
+
+
+class Importer:
+    """Imports the models of campaigns."""
+
+    def __init__(self, store: Store, blobs: BlobStore, home: Home, bus: Bus) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._home = home
+        self._bus = bus
+
+    async def import_model(self, campaign: CampaignRecord) -> None:
+        """Import a campaign's model and let its tuning begin.
+
+        Raises:
+            TuneFleetError: the model cannot be tuned, with the reason why.
+        """
+        devices = await self._ready_devices(campaign)
+        groups = sorted({(campaign.spec.target or d.target, d.fingerprint) for d in devices})
+        targets = sorted({target for target, _ in groups})
+        work_dir = self._home.run_dir / f"import-{campaign.campaign_id}"
+        try:
+            result = await run_job(
+                "coordinator.models.import_job",
+                {
+                    "model_path": str(self._blobs.path(campaign.spec.model_digest)),
+                    "model_filename": campaign.spec.model_filename,
+                    "shapes": {name: list(dims) for name, dims in campaign.spec.shapes.items()},
+                    "targets": targets,
+                    "out_dir": str(work_dir / "out"),
+                },
+                work_dir,
+                timeout_s=_IMPORT_TIMEOUT_S,
+                progress=lambda _, text: self._say(campaign.campaign_id, text),
+            )
+            await asyncio.to_thread(self._keep, campaign, groups, result)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+
+    async def _ready_devices(self, campaign: CampaignRecord) -> list[DeviceRecord]:
+        """Wait until every matching device has measured itself, since targets depend on it."""
+        while True:
+            known = await asyncio.to_thread(self._store.list_devices)
+            chosen = [d for d in known if matches(campaign.spec.device_selector, d)]
+            if not chosen:
+                raise TuneFleetError(
+                    Reason.NO_DEVICE_MATCHES,
+                    f"no device matches {campaign.spec.device_selector!r} any more",
+                )
+            ready = [d for d in chosen if d.ready]
+            if len(ready) == len(chosen):
+                return ready
+            waiting = ", ".join(sorted(d.name for d in chosen if not d.ready))
+            self._say(campaign.campaign_id, f"waiting for {waiting} to measure itself")
+            await asyncio.sleep(_DEVICE_POLL_S)
+
+    def _keep(
+        self,
+        campaign: CampaignRecord,
+        groups: Sequence[tuple[str, str]],
+        result: dict[str, Any],
+    ) -> None:
+        prepared = {t: self._put(path) for t, path in result["prepared"].items()}
+        records = tuple(GroupRecord(t, f, prepared_digest=prepared[t]) for t, f in groups)
+        digests = {task["path"]: self._put(task["path"]) for task in result["tasks"]}
+        for target, fingerprint in groups:
+            self._store.add_tasks(
+                campaign.campaign_id,
+                [
+                    TaskRecord(
+                        key=TaskKey(task["workload"], target, fingerprint),
+                        name=task["name"],
+                        weight=task["weight"],
+                        flops=task["flops"],
+                        workload_digest=digests[task["path"]],
+                    )
+                    for task in result["tasks"]
+                    if task["target"] == target
+                ],
+            )
+        progress = self._store.task_progress(campaign.campaign_id)
+        wanted = campaign.spec.trials or max(default_trials(tasks_of(progress, g)) for g in records)
+        with suppress(TuneFleetError):  # it was cancelled meanwhile
+            self._store.update_campaign(
+                campaign.campaign_id,
+                [CampaignState.IMPORTING],
+                state=CampaignState.TUNING,
+                groups=records,
+                trials_wanted=wanted,
+                onnx_digest=self._put(result["onnx"]) if result.get("onnx") else "",
+                inputs_digest=self._put(result["inputs_npz"]),
+                outputs_digest=self._put(result["outputs_npz"]),
+                activity="",
+            )
+
+    def _put(self, path: str) -> str:
+        return self._blobs.put_file(Path(path))
+
+    def _say(self, campaign_id: str, activity: str) -> None:
+        with suppress(TuneFleetError):
+            self._store.update_campaign(campaign_id, [CampaignState.IMPORTING], activity=activity)
+        self._bus.notify_campaign(campaign_id)

@@ -1,0 +1,229 @@
+"""Decides what a device that asks for work does next."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from coordinator.campaigns.scheduler import choose_round
+from coordinator.server.bus import Bus
+from coordinator.server.selectors import matches
+from coordinator.state.records import (
+    CampaignRecord,
+    CampaignState,
+    DeviceRecord,
+    GroupRecord,
+    LeaseKind,
+    LeaseRecord,
+    LeaseState,
+    TaskKey,
+    TaskProgress,
+)
+from coordinator.state.store import Store
+from tunefleet.conversions import lease_to_proto
+from tunefleet.errors import TuneFleetError
+from tunefleet.leases import (
+    BenchmarkResult,
+    BenchmarkSpec,
+    BenchmarkSubject,
+    KnownTrace,
+    Lease,
+    RoundSpec,
+)
+from tunefleet.targets import target_cores
+
+log = structlog.get_logger()
+
+LEASE_TTL_S = 60.0
+"""An agent renews at a third of this; a device that fell silent loses its round after it."""
+
+KNOWN_TRACES = 32
+"""Best schedules sent along to start a search from."""
+
+BENCHMARK_ATTEMPTS = 2
+"""A benchmark that failed is tried once more, then its group is reported without one."""
+
+
+class LeasePlanner:
+    """Grants rounds and benchmarks."""
+
+    def __init__(self, store: Store, bus: Bus, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        # One decision at a time, else two devices would be given the same round.
+        self._deciding = asyncio.Lock()
+
+    async def next_lease(self, device: DeviceRecord) -> Lease | None:
+        """Grant the device its next piece of work, or ``None`` where there is none for it."""
+        async with self._deciding:
+            return await asyncio.to_thread(self._next_lease, device)
+
+    async def benchmark_done(
+        self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
+    ) -> None:
+        """Keep what a benchmark found; ``error`` says why it found nothing."""
+        async with self._deciding:
+            await asyncio.to_thread(self._keep_benchmark, lease, results, error)
+        self._bus.notify_campaign(lease.campaign_id)
+
+    def _next_lease(self, device: DeviceRecord) -> Lease | None:
+        if not device.ready:
+            return None
+        finishing = self._store.list_campaigns([CampaignState.FINISHING])
+        for campaign in reversed(finishing):
+            lease = self._benchmark(campaign, device)
+            if lease is not None:
+                return lease
+        tuning = self._store.list_campaigns([CampaignState.TUNING])
+        for campaign in reversed(tuning):
+            lease = self._round(campaign, device)
+            if lease is not None:
+                return lease
+        return None
+
+    def _round(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
+        group = group_of(campaign, device)
+        if group is None:
+            return None
+        tasks = tasks_of(self._store.task_progress(campaign.campaign_id), group)
+        active = self._store.list_leases(states=[LeaseState.ACTIVE])
+        busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
+        left = campaign.trials_wanted - sum(t.trials for t in tasks)
+        choice = choose_round(tasks, left, busy)
+        if choice is None:
+            return None
+        task = choice.progress.task
+        model = self._store.current_model()
+        spec = RoundSpec(
+            workload=task.key.workload,
+            workload_digest=task.workload_digest,
+            target=task.key.target,
+            trials=choice.trials,
+            seed=_seed(campaign.spec.seed, task.key, choice.progress.rounds),
+            model_version=model.version if model else "",
+            model_digest=model.digest if model else "",
+            known=tuple(
+                KnownTrace(trace=k.trace, latency_s=k.latency_s, candidate=k.candidate)
+                for k in self._store.best_candidates(task.key, KNOWN_TRACES)
+            ),
+            tried=self._store.tried_candidates(task.key),
+            include_baseline=choice.progress.baseline_s is None and choice.progress.rounds == 0,
+        )
+        return self._grant(campaign, device, group, spec)
+
+    def _benchmark(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
+        group = group_of(campaign, device)
+        if group is None or not group.compiled or group.benchmark_s or group.benchmark_error:
+            return None
+        active = self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE])
+        if any(
+            a.kind is LeaseKind.BENCHMARK
+            and (a.target, a.fingerprint) == (group.target, group.fingerprint)
+            for a in active
+        ):
+            return None
+        subjects = [BenchmarkSubject(n, "tvm", d) for n, d in sorted(group.compiled.items())]
+        if campaign.onnx_digest:
+            subjects.append(BenchmarkSubject("onnxruntime", "onnx", campaign.onnx_digest))
+        spec = BenchmarkSpec(
+            target=group.target,
+            subjects=tuple(subjects),
+            inputs_digest=campaign.inputs_digest,
+            outputs_digest=campaign.outputs_digest,
+            threads=target_cores(group.target) or device.profile.logical_cores,
+        )
+        return self._grant(campaign, device, group, spec)
+
+    def _grant(
+        self,
+        campaign: CampaignRecord,
+        device: DeviceRecord,
+        group: GroupRecord,
+        work: RoundSpec | BenchmarkSpec,
+    ) -> Lease | None:
+        now = self._clock()
+        token = self._store.next_fencing_token()
+        lease = Lease(f"l-{uuid.uuid4().hex[:16]}", token, LEASE_TTL_S, campaign.campaign_id, work)
+        record = LeaseRecord(
+            lease_id=lease.lease_id,
+            fencing_token=token,
+            device_id=device.device_id,
+            campaign_id=campaign.campaign_id,
+            kind=LeaseKind.ROUND if isinstance(work, RoundSpec) else LeaseKind.BENCHMARK,
+            target=group.target,
+            fingerprint=group.fingerprint,
+            workload=work.workload if isinstance(work, RoundSpec) else "",
+            message=lease_to_proto(lease).SerializeToString(),
+            expires_at_unix_s=now + LEASE_TTL_S,
+            granted_at_unix_s=now,
+        )
+        try:
+            self._store.grant_lease(record)
+        except TuneFleetError as e:
+            log.info("lease not granted", device=device.name, why=e.message)
+            return None
+        return lease
+
+    def _keep_benchmark(
+        self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
+    ) -> None:
+        campaign = self._store.get_campaign(lease.campaign_id)
+        if campaign.state is not CampaignState.FINISHING:
+            return
+        tuned = next((r for r in results if r.name == "tuned"), None)
+        failed = error or (tuned.error if tuned else "the benchmark brought no result")
+        changes: dict[str, object] = {}
+        if failed:
+            ended = [LeaseState.DONE, LeaseState.FAILED]
+            attempts = sum(
+                1
+                for a in self._store.list_leases(campaign.campaign_id, ended)
+                if a.kind is LeaseKind.BENCHMARK
+                and (a.target, a.fingerprint) == (lease.target, lease.fingerprint)
+            )
+            log.warning("benchmark failed", campaign=campaign.campaign_id, why=failed)
+            if attempts < BENCHMARK_ATTEMPTS:
+                return
+            changes["benchmark_error"] = failed
+        else:
+            changes["benchmark_s"] = {r.name: r.samples_s for r in results if r.samples_s}
+            changes["max_abs_err"] = tuned.max_abs_err if tuned else None
+        groups = tuple(
+            replace(g, **changes)  # type: ignore[arg-type]
+            if (g.target, g.fingerprint) == (lease.target, lease.fingerprint)
+            else g
+            for g in campaign.groups
+        )
+        self._store.update_campaign(campaign.campaign_id, [CampaignState.FINISHING], groups=groups)
+
+
+def group_of(campaign: CampaignRecord, device: DeviceRecord) -> GroupRecord | None:
+    """Return the group of a campaign that a device belongs to, if it takes part at all."""
+    if not matches(campaign.spec.device_selector, device):
+        return None
+    target = campaign.spec.target or device.target
+    for group in campaign.groups:
+        if (group.target, group.fingerprint) == (target, device.fingerprint):
+            return group
+    return None
+
+
+def tasks_of(progress: Sequence[TaskProgress], group: GroupRecord) -> list[TaskProgress]:
+    """Return the tasks of one group."""
+    return [
+        t
+        for t in progress
+        if (t.task.key.target, t.task.key.fingerprint) == (group.target, group.fingerprint)
+    ]
+
+
+def _seed(campaign_seed: int, key: TaskKey, rounds: int) -> int:
+    text = f"{campaign_seed}/{key.workload}/{key.target}/{rounds}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF

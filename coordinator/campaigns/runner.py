@@ -1,0 +1,174 @@
+"""Takes campaigns from their import to their report, and takes them up again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from coordinator.campaigns.finishing import Finisher
+from coordinator.campaigns.importing import Importer
+from coordinator.campaigns.planner import tasks_of
+from coordinator.server.bus import Bus
+from coordinator.state.records import CampaignRecord, CampaignState, LeaseState
+from coordinator.state.store import Store
+from tunefleet.errors import Reason, TuneFleetError
+
+log = structlog.get_logger()
+
+_TICK_S = 1.0
+"""How often a campaign that is tuning is looked at: short beside a round."""
+
+_SAVE_TUNING_TIME_S = 5.0
+"""Tuning time that a crash may lose."""
+
+
+class CampaignRunner:
+    """Drives every campaign that has not ended, each in a task of its own."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        importer: Importer,
+        finisher: Finisher,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._importer = importer
+        self._finisher = finisher
+        self._clock = clock
+        self._drivers: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Drive campaigns until cancelled; what was begun then is taken up at the next start."""
+        try:
+            while True:
+                for campaign in await asyncio.to_thread(self._store.list_campaigns):
+                    driver = self._drivers.get(campaign.campaign_id)
+                    if not campaign.state.ended and (driver is None or driver.done()):
+                        self._drivers[campaign.campaign_id] = asyncio.create_task(
+                            self._drive(campaign.campaign_id), name=campaign.campaign_id
+                        )
+                await asyncio.sleep(_TICK_S)
+        finally:
+            for driver in self._drivers.values():
+                driver.cancel()
+            await asyncio.gather(*self._drivers.values(), return_exceptions=True)
+
+    async def _drive(self, campaign_id: str) -> None:
+        steps: dict[CampaignState, Callable[[CampaignRecord], Coroutine[Any, Any, None]]] = {
+            CampaignState.IMPORTING: self._importer.import_model,
+            CampaignState.TUNING: self._tune,
+            CampaignState.FINISHING: self._finisher.finish,
+        }
+        try:
+            while True:
+                campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
+                if campaign.state.ended:
+                    return
+                step = steps.get(campaign.state)
+                if step is None:
+                    await asyncio.sleep(_TICK_S)
+                    continue
+                await self._cancellable(step(campaign), campaign)
+                self._bus.notify_campaign(campaign_id)
+                self._bus.notify_work()
+        except TuneFleetError as e:
+            await self._fail(campaign_id, e)
+        except asyncio.CancelledError:
+            raise
+        except Exception as e:
+            log.exception("campaign failed", campaign=campaign_id)
+            await self._fail(campaign_id, TuneFleetError(Reason.INTERNAL, repr(e)))
+
+    async def _cancellable(self, step: Coroutine[Any, Any, None], campaign: CampaignRecord) -> None:
+        """Run a step, and end it early if the campaign leaves the state that the step is for."""
+        running = asyncio.create_task(step)
+        try:
+            while not running.done():
+                await asyncio.wait({running}, timeout=_TICK_S)
+                now = await asyncio.to_thread(self._store.get_campaign, campaign.campaign_id)
+                if now.state is not campaign.state and not running.done():
+                    running.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await running
+                    return
+            running.result()
+        finally:
+            if not running.done():
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+    async def _tune(self, campaign: CampaignRecord) -> None:
+        """Count the tuning time and watch for the end of the budget."""
+        campaign_id = campaign.campaign_id
+        spent, since, saved = campaign.tuning_s, self._clock(), self._clock()
+        try:
+            while True:
+                spent_now = spent + self._clock() - since
+                limit = campaign.spec.time_limit_s
+                if limit is not None and spent_now >= limit:
+                    log.info("time limit reached", campaign=campaign_id)
+                    break
+                if await asyncio.to_thread(self._budget_used, campaign):
+                    break
+                if self._clock() - saved >= _SAVE_TUNING_TIME_S:
+                    saved = self._clock()
+                    await self._save_tuning_time(campaign_id, spent_now, saved)
+                await asyncio.sleep(_TICK_S)
+        finally:
+            spent += self._clock() - since
+            await self._save_tuning_time(campaign_id, spent, None)
+        with suppress(TuneFleetError):  # it was paused or cancelled meanwhile
+            await asyncio.to_thread(
+                self._store.update_campaign,
+                campaign_id,
+                [CampaignState.TUNING],
+                state=CampaignState.FINISHING,
+                activity="waiting for the last rounds",
+            )
+            for lease in await asyncio.to_thread(self._store.cancel_leases, campaign_id):
+                self._bus.notify_leases(lease.device_id)
+
+    async def _save_tuning_time(self, campaign_id: str, spent: float, since: float | None) -> None:
+        await asyncio.to_thread(
+            self._store.update_campaign,
+            campaign_id,
+            [],
+            tuning_s=spent,
+            tuning_since_unix_s=since,
+        )
+
+    def _budget_used(self, campaign: CampaignRecord) -> bool:
+        """Whether every group has made its trials, or has nothing more to try, and is at rest."""
+        if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
+            return False
+        progress = self._store.task_progress(campaign.campaign_id)
+        for group in campaign.groups:
+            tasks = tasks_of(progress, group)
+            made = sum(t.trials for t in tasks)
+            if made < campaign.trials_wanted and not all(t.task.exhausted for t in tasks):
+                return False
+        return True
+
+    async def _fail(self, campaign_id: str, error: TuneFleetError) -> None:
+        log.warning("campaign failed", campaign=campaign_id, reason=error.reason.name)
+        with suppress(TuneFleetError):
+            await asyncio.to_thread(
+                self._store.update_campaign,
+                campaign_id,
+                [s for s in CampaignState if not s.ended],
+                state=CampaignState.FAILED,
+                ended_at_unix_s=self._clock(),
+                error_reason=error.reason.name,
+                error_message=error.message,
+                activity="",
+            )
+        await asyncio.to_thread(self._store.cancel_leases, campaign_id)
+        self._bus.notify_campaign(campaign_id)
