@@ -1,0 +1,67 @@
+"""Workloads for measuring tests: a well-behaved one, and programs that misbehave on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TARGET = '{"kind":"llvm","num-cores":2}'
+
+_SCRIPT = """
+# from tvm.script import ir as I
+# from tvm.script import tirx as T
+
+@I.ir_module
+class Module:
+    @T.prim_func(s_tir=True)
+    def main(A: T.Buffer((16,), "float32")):
+        T.func_attr({{"global_symbol": "main", "tir.noalias": True}})
+        {body}
+"""
+
+
+def save_matmul(path: Path, size: int = 64) -> Path:
+    """Write a square float32 matrix product as a workload."""
+    import tvm
+    from tvm import te
+
+    a = te.placeholder((size, size), name="A")
+    b = te.placeholder((size, size), name="B")
+    k = te.reduce_axis((0, size), name="k")
+    c = te.compute((size, size), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
+    module = tvm.IRModule({"main": te.create_prim_func([a, b, c])})
+    path.write_text(tvm.ir.save_json(module))
+    return path
+
+
+def save_large_intermediate(path: Path, elements: int) -> Path:
+    """Write a workload that keeps so many float32 in a buffer of its own."""
+    import tvm
+    from tvm import te
+
+    a = te.placeholder((16,), name="A")
+    b = te.compute((elements,), lambda i: a[i % 16] + 1.0, name="B")
+    c = te.compute((16,), lambda i: b[i * (elements // 16)] + b[elements - 1 - i], name="C")
+    module = tvm.IRModule({"main": te.create_prim_func([a, c])})
+    path.write_text(tvm.ir.save_json(module))
+    return path
+
+
+def save_large_input(path: Path, elements: int) -> Path:
+    """Write a workload with so many float32 as its input."""
+    import tvm
+    from tvm import te
+
+    a = te.placeholder((elements,), name="A")
+    c = te.compute((16,), lambda i: a[i] + 1.0, name="C")
+    module = tvm.IRModule({"main": te.create_prim_func([a, c])})
+    path.write_text(tvm.ir.save_json(module))
+    return path
+
+
+def save_script(path: Path, body: str) -> Path:
+    """Write a workload with this TVMScript statement as its body; ``A`` holds 16 float32."""
+    import tvm
+    from tvm.script import from_source
+
+    path.write_text(tvm.ir.save_json(from_source(_SCRIPT.format(body=body))))
+    return path
