@@ -1,0 +1,90 @@
+"""The agent's side of the search worker. Imports neither TVM nor NumPy."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from agent.frames import WorkerDied, WorkerProcess, start_worker
+from agent.search.messages import (
+    ErrorKind,
+    Proposal,
+    Request,
+    SearchError,
+    proposal_from_message,
+    request_to_message,
+)
+
+log = structlog.get_logger()
+
+DEFAULT_TIMEOUT_S = 300.0
+"""A search takes seconds; a small board that must first import TVM may take a minute or two."""
+_ATTEMPTS = 2
+"""A worker killed from outside, for memory say, deserves another try; a bug will show again."""
+
+
+class Searcher:
+    """Starts the worker when there is something to search for, and again if it died."""
+
+    def __init__(self, log_path: Path, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Start nothing yet.
+
+        Args:
+            log_path: file for the worker's stdout and stderr.
+            timeout_s: longest wait for one proposal, starting the worker included.
+        """
+        self._log_path = log_path
+        self._timeout_s = timeout_s
+        self._worker: WorkerProcess | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id, or ``None`` while there is none."""
+        return self._worker.pid if self._worker else None
+
+    async def propose(self, request: Request) -> Proposal:
+        """Search for programs to measure. Concurrent calls take turns.
+
+        Raises:
+            SearchError: nothing was found, for the reason of its kind.
+        """
+        async with self._turn:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    async with asyncio.timeout(self._timeout_s):
+                        return await self._ask(request)
+                except SearchError:
+                    raise
+                except WorkerDied as e:
+                    log.warning("search worker died", attempt=attempt, error=str(e))
+                    await self._drop()
+                    if attempt == _ATTEMPTS:
+                        raise SearchError(ErrorKind.CRASHED, str(e)) from e
+                except TimeoutError as e:
+                    await self._drop()
+                    message = f"no proposal within {self._timeout_s:g} s"
+                    raise SearchError(ErrorKind.TIMEOUT, message) from e
+                except BaseException:
+                    # Cancelled, or the channel broke: an answer to come must meet no later request.
+                    await self._drop()
+                    raise
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """End the worker, and with it the memory it holds. A later call starts another."""
+        async with self._turn:
+            await self._drop()
+
+    async def _ask(self, request: Request) -> Proposal:
+        if self._worker is None:
+            self._worker = await start_worker("agent.search.worker", self._log_path)
+        await self._worker.send(request_to_message(request))
+        return proposal_from_message(await self._worker.recv())
+
+    async def _drop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.kill()

@@ -1,0 +1,263 @@
+"""The schedules of one workload, made by the parts of TVM's MetaSchedule."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from agent.search.evolution import FloatArray, Program
+from agent.search.executor import PoliteExecutor
+from agent.search.lru import FeatureCache
+from agent.tvm_startup import import_tvm
+from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.leases import BASELINE_TRACE
+
+tvm = import_tvm()
+
+from tvm.s_tir import Schedule  # noqa: E402 (TVM must have been imported in our way before)
+from tvm.s_tir import meta_schedule as ms  # noqa: E402
+from tvm.s_tir.meta_schedule import _ffi_api as ms_ffi  # noqa: E402
+from tvm.s_tir.schedule import Trace  # noqa: E402
+from tvm.s_tir.schedule import _ffi_api as schedule_ffi  # noqa: E402
+from tvm_ffi import structural_hash  # noqa: E402
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_SPACE_SEED = 1
+"""Generating a design space draws nothing of consequence, but it must be the same every time."""
+_MUTATION_ATTEMPTS = 4
+"""Mutators tried on one trace; some have nothing to change in some programs."""
+_NAMES_KEPT = 50_000
+"""Decisions whose program's name is remembered: some megabytes."""
+
+
+class WorkloadError(ValueError):
+    """The workload or its target is none that TVM can work with."""
+
+
+@dataclass(frozen=True)
+class _Applied:
+    candidate: str
+    schedule: Any
+
+
+class DesignSpace:
+    """All schedules MetaSchedule's rules give for one workload and target.
+
+    Implements :class:`agent.search.evolution.Space`. Work done for a program is kept for later
+    rounds; what was kept never changes a result. Not for use by several threads at once: it
+    spreads its work over the executor's threads by itself.
+    """
+
+    def __init__(self, workload: str, target: str) -> None:
+        """Generate the space.
+
+        Args:
+            workload: an IRModule with one PrimFunc ``main``, as TVM's JSON.
+            target: a canonical target.
+
+        Raises:
+            WorkloadError: TVM cannot read or schedule it.
+        """
+        self._module = _load_module(workload)
+        try:
+            self._context = ms.TuneContext(
+                mod=self._module,
+                target=tvm.target.Target(json.loads(target)),
+                space_generator="post-order-apply",
+                rand_state=_SPACE_SEED,
+                num_threads=1,
+            )
+            sketches = self._context.generate_design_space()
+        except Exception as e:
+            raise WorkloadError(f"TVM cannot schedule the workload for {target}: {e}") from e
+        self._sketches = [Trace(sketch.trace.insts, {}) for sketch in sketches]
+        generator = self._context.space_generator
+        self._postprocs = list(generator.postprocs or [])
+        mutators: dict[Any, Any] = dict((generator.mutator_probs or {}).items())
+        self._mutators = list(mutators)
+        self._mutator_weights = [_number(p) for p in mutators.values()]
+        self._extractor = ms.feature_extractor.PerStoreFeature(extract_workload=True)
+        self._features = FeatureCache()
+        self._candidates: dict[int, str] = {}
+        self._executor: PoliteExecutor | None = None
+        self.workload = _name(self._module)
+        """Structural hash of the unscheduled program in hex."""
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Wall time per phase since :meth:`work_on`, without waiting for others' timing."""
+
+    @contextmanager
+    def work_on(self, executor: PoliteExecutor) -> Iterator[None]:
+        """Use these threads for what is asked of the space inside the context."""
+        self._executor = executor
+        self.seconds = defaultdict(float)
+        try:
+            yield
+        finally:
+            self._executor = None
+
+    def sample(self, seeds: Sequence[int]) -> list[Program]:
+        """Draw one random program for each seed, leaving out invalid ones."""
+        if not self._sketches:
+            return []
+        applied = self._map("sample", self._sample, seeds)
+        return self._finish([(a, a.schedule.trace) for a in applied if a is not None])
+
+    def mutate(self, parents: Sequence[Program], seeds: Sequence[int]) -> list[Program]:
+        """Change one decision of each parent, leaving out failures and invalid programs."""
+        pairs = list(zip(parents, seeds, strict=True))
+        return self._realise("mutate", self._map("mutate", self._mutate, pairs))
+
+    def load(self, traces: Sequence[str]) -> list[Program]:
+        """Re-create programs from traces as JSON, leaving out what does not fit the workload.
+
+        A trace made for another target becomes the program this target's postprocessing makes
+        of its decisions.
+        """
+        wanted = [t for t in traces if t != BASELINE_TRACE]
+        return self._realise("load", self._map("load", self._parse, wanted))
+
+    def baseline(self) -> Program:
+        """Return the unscheduled program; its features may have no rows."""
+        schedule = Schedule(self._module)
+        features = self._map("features", self._extract, [schedule])[0]
+        if features is None:
+            features = np.zeros((0, PROGRAM_FEATURES_PER_STORE), np.float32)
+        return Program(self.workload, features, None)
+
+    def write(self, programs: Sequence[Program]) -> list[str | None]:
+        """Write programs down as traces in JSON, postprocessing included.
+
+        Returns:
+            One text for each; ``None`` for one whose trace does not reproduce it.
+        """
+        return self._map("write", self._write, programs)
+
+    def _map(self, phase: str, function: Callable[[Item], Result], items: Any) -> list[Result]:
+        assert self._executor is not None, "the space has no threads to work on"
+        waited = self._executor.waited_s
+        begun = time.perf_counter()
+        results = self._executor.map(function, items)
+        waited = self._executor.waited_s - waited
+        self.seconds[phase] += time.perf_counter() - begun - waited
+        return results
+
+    def _realise(self, phase: str, traces: Sequence[Any | None]) -> list[Program]:
+        """Make programs of traces with all their decisions; ``None`` and invalid ones go."""
+        # Half of all mutants are equal, and comparing decisions is far cheaper than applying them.
+        keyed = [(_decisions_key(trace), trace) for trace in traces if trace is not None]
+        unknown = {k: t for k, t in keyed if self._candidates.get(k) not in self._features}
+        applied = dict(zip(unknown, self._map(phase, self._apply, unknown.values()), strict=True))
+        found: list[tuple[_Applied, Any]] = []
+        for key, trace in keyed:
+            result = applied[key] if key in applied else _Applied(self._candidates[key], None)
+            if result is not None:
+                found.append((result, trace))
+        return self._finish(found)
+
+    def _finish(self, found: Sequence[tuple[_Applied, Any]]) -> list[Program]:
+        """Add features; programs TVM cannot extract any from are left out."""
+        missing = {
+            applied.candidate: applied.schedule
+            for applied, _ in found
+            if applied.candidate not in self._features
+        }
+        extracted = self._map("features", self._extract, missing.values())
+        known = dict(zip(missing, extracted, strict=True))
+        if len(self._candidates) > _NAMES_KEPT:
+            self._candidates.clear()
+        programs: list[Program] = []
+        for applied, trace in found:
+            name = applied.candidate
+            features = known[name] if name in known else self._features.get(name)
+            if features is not None:
+                programs.append(Program(name, features, trace))
+                self._candidates[_decisions_key(trace)] = name
+        for name, features in known.items():
+            if features is not None:
+                self._features.put(name, features)
+        return programs
+
+    def _sample(self, seed: int) -> _Applied | None:
+        rng = random.Random(seed)
+        return self._apply(rng.choice(self._sketches), seed)
+
+    def _mutate(self, pair: tuple[Program, int]) -> Any | None:
+        parent, seed = pair
+        rng = random.Random(seed)
+        for mutator in rng.choices(self._mutators, self._mutator_weights, k=_MUTATION_ATTEMPTS):
+            # Mutator.apply would draw a seed of its own, and no search could be repeated.
+            mutant = ms_ffi.MutatorApply(mutator, parent.trace, seed)
+            if mutant is not None:
+                return mutant
+        return None
+
+    def _apply(self, trace: Any, seed: int = _SPACE_SEED) -> _Applied | None:
+        # Errors are expected here, and rendering one with its program costs more than the program.
+        schedule = Schedule(self._module, seed=seed, error_render_level="none")
+        try:
+            trace.apply_to_schedule(schedule, remove_postproc=True)
+            schedule.enter_postproc()
+            if not all(postproc.apply(schedule) for postproc in self._postprocs):
+                return None
+        except Exception:
+            return None
+        return _Applied(_name(schedule.mod), schedule)
+
+    def _parse(self, text: str) -> Any | None:
+        schedule = Schedule(self._module, error_render_level="none")
+        try:
+            Trace.apply_json_to_schedule(json.loads(text), schedule)
+        except Exception:
+            return None
+        return schedule.trace
+
+    def _write(self, program: Program) -> str | None:
+        if program.trace is None:
+            return BASELINE_TRACE
+        applied = self._apply(program.trace)
+        if applied is None or applied.candidate != program.candidate:
+            return None
+        return json.dumps(applied.schedule.trace.as_json(), default=_number)
+
+    def _extract(self, schedule: Any) -> FloatArray | None:
+        candidate = ms.search_strategy.MeasureCandidate(schedule, [])
+        try:
+            rows = self._extractor.extract_from(self._context, [candidate])[0].numpy()
+        except Exception:
+            return None
+        return np.ascontiguousarray(rows[:MAX_STORES], dtype="<f4")
+
+
+def _load_module(workload: str) -> Any:
+    try:
+        module = tvm.ir.load_json(workload)
+    except Exception as e:
+        raise WorkloadError(f"the workload is not a module in TVM's JSON: {e}") from e
+    if not isinstance(module, tvm.ir.IRModule):
+        raise WorkloadError(f"the workload is a {type(module).__name__} instead of an IRModule")
+    return module
+
+
+def _name(module: Any) -> str:
+    return f"{structural_hash(module) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def _decisions_key(trace: Any) -> int:
+    """Name a trace by its instructions and decisions, without the postprocessing."""
+    return int(structural_hash(schedule_ffi.TraceAsJSON(trace, True)))
+
+
+def _number(value: Any) -> int | float:
+    """Unpack a TVM immediate; some decisions and probabilities are such."""
+    number: int | float = getattr(value, "value", value)
+    return number
