@@ -67,6 +67,9 @@ class Reason(Enum):
     NOT_INSTALLED = ErrorKind(
         43, "FAILED_PRECONDITION", "Install it with `pip install 'tunefleet[coordinator,agent]'`."
     )
+    UNAUTHENTICATED = ErrorKind(
+        44, "UNAUTHENTICATED", "Give the credentials that the coordinator asks for."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 
