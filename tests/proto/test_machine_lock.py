@@ -21,16 +21,16 @@ with getattr(MachineLock(Path(sys.argv[1])), sys.argv[2])():
     sys.stdin.readline()
 """
 
-# Enters one busy section of 20 ms after the other until its input ends.
+# Enters one busy section of the given seconds after the other until it is killed.
 READER = """
-import sys, select, time
+import sys, time
 from pathlib import Path
 from tunefleet.machine_lock import MachineLock
 lock = MachineLock(Path(sys.argv[1]))
 print("in", flush=True)
-while not select.select([sys.stdin], [], [], 0)[0]:
+while True:
     with lock.busy():
-        time.sleep(0.02)
+        time.sleep(float(sys.argv[2]))
 """
 
 # Marks a file while quiet, fifty times over.
@@ -140,10 +140,10 @@ def test_busy_processes_never_see_the_inside_of_a_quiet_section(spawn: Spawn) ->
 def test_a_waiting_writer_is_not_starved_by_overlapping_readers(
     spawn: Spawn, tmp_path: Path
 ) -> None:
-    readers = [spawn(READER), spawn(READER)]
-    assert [said(reader) for reader in readers] == ["in", "in"]
-    for _ in range(5):
-        with MachineLock(tmp_path).quiet(timeout_s=10) as held:
+    readers = [spawn(READER, seconds) for seconds in ("0.05", "0.08", "0.11")]
+    assert [said(reader) for reader in readers] == ["in"] * 3
+    for _ in range(10):
+        with MachineLock(tmp_path).quiet(timeout_s=4) as held:
             assert held
 
 
