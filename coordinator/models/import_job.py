@@ -1,0 +1,130 @@
+"""The import job: from a user's file to prepared modules, tasks and reference data.
+
+Spec: ``{"model_path", "shapes": {"name": [1, 3, 224, 224]}, "targets": [canonical target JSON],
+"out_dir"}``, and optionally ``"seed"`` (default 0) for the reference inputs.
+
+Result: ``{"inputs": [{"name", "shape", "dtype"}], "outputs": [the same], "operators": n,
+"prepared": {target: path}, "tasks": [{"target", "name", "workload", "path", "weight", "flops"}],
+"onnx": path or null, "reference_inputs": path, "reference_outputs": path}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coordinator.models.job import Progress, first_line, run_job
+from coordinator.models.network import Network, Shapes, Tensor, random_inputs
+from tunefleet.errors import Reason, TuneFleetError
+
+
+def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Do the job; see the module's docstring for spec and result.
+
+    Raises:
+        TuneFleetError: MODEL_INVALID, MODEL_UNSUPPORTED, SHAPE_REQUIRED, MODEL_NOTHING_TO_TUNE
+            or INVALID_ARGUMENT.
+    """
+    out_dir = Path(spec["out_dir"])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    progress("reading the model")
+    network = _load(Path(spec["model_path"]), spec.get("shapes") or {}, out_dir)
+    progress("computing reference outputs")
+    inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
+    outputs = _reference(network, inputs)
+    prepared: dict[str, str] = {}
+    tasks: list[dict[str, Any]] = []
+    for target in spec["targets"]:
+        progress(f"extracting tasks for {target}")
+        path, extracted = _extract(network, target, out_dir)
+        prepared[target] = str(path)
+        tasks += extracted
+    if not tasks:
+        message = "the model holds nothing but data movement that needs no schedule"
+        raise TuneFleetError(Reason.MODEL_NOTHING_TO_TUNE, message)
+    return {
+        "inputs": [_described(s.name, v) for s, v in zip(network.inputs, inputs, strict=True)],
+        "outputs": [
+            _described(name, v) for name, v in zip(network.output_names, outputs, strict=True)
+        ],
+        "operators": network.operators,
+        "prepared": prepared,
+        "tasks": tasks,
+        "onnx": str(network.onnx) if network.onnx else None,
+        "reference_inputs": str(_save(out_dir / "inputs.npz", "input", inputs)),
+        "reference_outputs": str(_save(out_dir / "outputs.npz", "output", outputs)),
+    }
+
+
+def _load(path: Path, shapes: Shapes, out_dir: Path) -> Network:
+    if not path.is_file():
+        raise TuneFleetError(Reason.MODEL_INVALID, f"there is no file {path}")
+    if zipfile.is_zipfile(path):
+        from coordinator.models.torch_network import load_torch  # noqa: PLC0415 (2 s for torch)
+
+        return load_torch(path, shapes, out_dir)
+    from coordinator.models.onnx_network import load_onnx  # noqa: PLC0415
+
+    return load_onnx(path, shapes, out_dir)
+
+
+def _reference(network: Network, inputs: list[Tensor]) -> list[Tensor]:
+    try:
+        return network.run(inputs)
+    except Exception as e:  # onnxruntime and torch raise types of their own
+        message = f"the model does not run on inputs of the given shapes: {first_line(e)}"
+        raise TuneFleetError(Reason.MODEL_INVALID, message) from e
+
+
+def _extract(network: Network, target: str, out_dir: Path) -> tuple[Path, list[dict[str, Any]]]:
+    import tvm  # noqa: PLC0415
+
+    from coordinator.models.prepare import prepare  # noqa: PLC0415
+    from coordinator.models.tasks import tunable_tasks  # noqa: PLC0415
+
+    try:
+        prepared = prepare(network.module, target)
+    except Exception as e:  # passes raise what they like on graphs they cannot lower
+        message = f"TVM cannot lower the model for {target}: {first_line(e)}"
+        raise TuneFleetError(Reason.MODEL_UNSUPPORTED, message) from e
+    extracted = tunable_tasks(prepared, target)
+    text = tvm.ir.save_json(prepared).encode()
+    del prepared
+    # Targets that lower to the same module share the file: it holds all the weights.
+    path = out_dir / f"prepared-{hashlib.sha256(text).hexdigest()[:16]}.json"
+    path.write_bytes(text)
+    tasks = []
+    for task in extracted:
+        blob = out_dir / f"workload-{task.workload}.json"
+        blob.write_text(tvm.ir.save_json(task.module))
+        tasks.append(
+            {
+                "target": target,
+                "name": task.name,
+                "workload": task.workload,
+                "path": str(blob),
+                "weight": task.weight,
+                "flops": task.flops,
+            }
+        )
+    return path, tasks
+
+
+def _save(path: Path, prefix: str, values: list[Tensor]) -> Path:
+    arrays: dict[str, Any] = {f"{prefix}_{index}": value for index, value in enumerate(values)}
+    np.savez(path, **arrays)
+    return path
+
+
+def _described(name: str, value: Tensor) -> dict[str, Any]:
+    return {"name": name, "shape": list(value.shape), "dtype": value.dtype.name}
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(import_model))

@@ -1,0 +1,150 @@
+"""Loading ONNX files into Relax."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from coordinator.models.job import first_line
+from coordinator.models.network import InputSpec, Network, Shapes, run_onnx
+from coordinator.models.onnx_graph import convert_old_opset, simplify
+from coordinator.models.shapes import UNNAMED, Dimension, fix_shapes
+from tunefleet.errors import Reason, TuneFleetError
+
+_SIZE_LIMIT_BYTES = 2**31 - 1
+"""Protobuf's own limit for one message."""
+
+
+def load_onnx(path: Path, shapes: Shapes, out_dir: Path) -> Network:
+    """Read an ONNX file that holds all its weights.
+
+    Args:
+        path: the file; it is never changed.
+        shapes: sizes for inputs whose dimensions are symbolic.
+        out_dir: where a copy with fixed shapes goes, if one is needed.
+
+    Raises:
+        TuneFleetError: MODEL_INVALID, MODEL_UNSUPPORTED, SHAPE_REQUIRED or INVALID_ARGUMENT.
+    """
+    model = read_onnx(path)
+    inputs = fix_inputs(model, shapes)
+    fixed = path
+    if shapes:
+        fixed = out_dir / "model.onnx"
+        onnx.save(model, fixed)
+    operators = len(model.graph.node)
+    output_names = tuple(value.name for value in model.graph.output)
+    model = convert_old_opset(model)
+    simplify(model.graph)
+    module = _to_relax(model)
+    return Network(
+        module, inputs, output_names, operators, fixed, lambda values: run_onnx(fixed, values)
+    )
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read and validate an ONNX file, without following references to other files.
+
+    Raises:
+        TuneFleetError: MODEL_INVALID.
+    """
+    if path.stat().st_size > _SIZE_LIMIT_BYTES:
+        raise _invalid(f"{path.name} is larger than the 2 GiB that one ONNX file may have")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as e:
+        raise _invalid(f"{path.name} is neither an ONNX file nor a torch.export program") from e
+    if not model.graph.node or not model.opset_import:
+        raise _invalid(f"{path.name} is neither an ONNX file nor a torch.export program")
+    tensors = list(model.graph.initializer)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+        raise _invalid(f"{path.name} keeps weights in other files; save it as one file")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as e:
+        raise _invalid(f"{path.name} is not a valid ONNX model: {first_line(e)}") from e
+    return model
+
+
+def fix_inputs(model: onnx.ModelProto, shapes: Shapes) -> tuple[InputSpec, ...]:
+    """Write fixed shapes into a model's inputs, and return the inputs in order.
+
+    Raises:
+        TuneFleetError: SHAPE_REQUIRED, INVALID_ARGUMENT, or MODEL_UNSUPPORTED for other inputs
+            than tensors.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in weights]
+    for value in values:
+        if not value.type.HasField("tensor_type"):
+            message = f"the input {value.name!r} is not a tensor"
+            raise TuneFleetError(Reason.MODEL_UNSUPPORTED, message)
+    fixed = fix_shapes({value.name: _declared(value) for value in values}, shapes)
+    specs = []
+    for value in values:
+        tensor = value.type.tensor_type
+        del tensor.shape.dim[:]
+        for size in fixed[value.name]:
+            tensor.shape.dim.add(dim_value=size)
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        specs.append(InputSpec(value.name, fixed[value.name], dtype))
+    return tuple(specs)
+
+
+def _declared(value: onnx.ValueInfoProto) -> list[Dimension] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    # A size of 0 is how some exporters write "unknown".
+    return [dim.dim_value or dim.dim_param or UNNAMED for dim in tensor.shape.dim]
+
+
+def _to_relax(model: onnx.ModelProto) -> Any:
+    import tvm  # noqa: PLC0415 (a broken file is refused without paying for it)
+    from tvm.relax.frontend.onnx import from_onnx  # noqa: PLC0415
+
+    try:
+        return from_onnx(model, keep_params_in_input=False)
+    except tvm.error.OpNotImplemented as e:
+        raise _unsupported(model, str(e)) from e
+    except Exception as e:  # the importer raises whatever its converters trip over
+        traceback.print_exc()
+        node = _failing_node(e)
+        where = f" at {_describe(node)}" if node is not None else ""
+        raise TuneFleetError(
+            Reason.MODEL_UNSUPPORTED, f"TVM cannot import the model{where}: {first_line(e)}"
+        ) from e
+
+
+def _unsupported(model: onnx.ModelProto, message: str) -> TuneFleetError:
+    # TVM lists the operators, sorted in no way, after the last colon.
+    names = set(re.split(r"[,\s]+", message.splitlines()[-1].rpartition(":")[2].strip()))
+    nodes = [node for node in model.graph.node if node.op_type in names]
+    first = {node.op_type: node for node in reversed(nodes)}
+    told = "; ".join(_describe(first[name]) for name in sorted(first)) or ", ".join(sorted(names))
+    return TuneFleetError(Reason.MODEL_UNSUPPORTED, f"TVM cannot import the operator {told}")
+
+
+def _failing_node(error: BaseException) -> onnx.NodeProto | None:
+    """Find the node that the importer was at: it only prints the operator's kind."""
+    found = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        if isinstance(node, onnx.NodeProto):
+            found = node
+    return found
+
+
+def _describe(node: onnx.NodeProto) -> str:
+    name = node.name or f"that makes {node.output[0]!r}" if node.output else node.name
+    domain = f"{node.domain}." if node.domain else ""
+    return f"{domain}{node.op_type} (node {name})"
+
+
+def _invalid(message: str) -> TuneFleetError:
+    return TuneFleetError(Reason.MODEL_INVALID, message)

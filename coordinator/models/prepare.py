@@ -1,0 +1,42 @@
+"""The one way from an imported network to the functions that are tuned and compiled.
+
+Extraction and compilation both start from what :func:`prepare` returns. The database finds a
+schedule by the structure of its function, so any pass that ran for one but not for the other would
+lose it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from coordinator.models.fold import fold_batch_norm
+
+
+def prepare(module: Any, target: str) -> Any:
+    """Lower a network to fused TIR functions, unscheduled.
+
+    Args:
+        module: Relax with constant weights, as the importers make it; left as it is.
+        target: canonical target JSON.
+
+    Returns:
+        An IRModule whose ``main`` calls the fused functions.
+    """
+    built_for = tvm.target.Target(target)
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.CanonicalizeBindings(),
+        relax.transform.FoldConstant(),
+        *relax.pipeline.library_dispatch_passes(built_for),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.DeadCodeElimination(),
+    ]
+    with built_for, tvm.transform.PassContext(opt_level=3):
+        return tvm.transform.Sequential(passes)(fold_batch_norm(module.clone()))
