@@ -1,0 +1,1 @@
+"""The project's benchmarks; each module has ``run(arguments) -> Figures``."""

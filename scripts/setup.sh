@@ -1,0 +1,23 @@
+# Sourced by the other scripts: makes .venv with the project and the named extras, once.
+#
+#   setup_env coordinator,agent,dev
+#
+# An environment that has them already is used as it is; VENV chooses another folder.
+
+setup_env() {
+    local extras=$1 python=${PYTHON:-python3.11}
+    VENV=${VENV:-.venv}
+    local wanted
+    wanted="$extras $(cksum <pyproject.toml)"
+    if [ "$(cat "$VENV/tunefleet-installed" 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    if ! command -v "$python" >/dev/null; then
+        echo "error: $python is not installed; TuneFleet needs Python 3.11 (or set PYTHON)" >&2
+        return 1
+    fi
+    echo "Setting up $VENV with tunefleet[$extras] (about 3 GB; a few minutes)..." >&2
+    "$python" -m venv "$VENV"
+    "$VENV/bin/pip" install -q --disable-pip-version-check -e ".[$extras]"
+    echo "$wanted" >"$VENV/tunefleet-installed"
+}
