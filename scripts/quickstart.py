@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 READY_TIMEOUT_S = 60.0
-"""A coordinator answers within seconds; on a machine that is this much slower, something is wrong."""
+"""A coordinator answers within seconds; one that takes this long never will."""
 
 
 def main() -> int:
