@@ -1,0 +1,185 @@
+"""The façade of the client: one coordinator and what can be asked of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tunefleet.client import blobs
+from tunefleet.client.campaign import Campaign
+from tunefleet.client.connection import Connection
+from tunefleet.client.messages import (
+    campaign_from_proto,
+    device_from_proto,
+    model_version_from_proto,
+)
+from tunefleet.client.tables import Listing, campaigns_html, devices_html, models_html
+from tunefleet.client.values import Device, ModelVersion
+from tunefleet.conversions import duration
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.targets import canonical_target
+from tunefleet.v1 import campaign_pb2, user_service_pb2, user_service_pb2_grpc
+
+DEFAULT_ADDRESS = "127.0.0.1:7460"
+"""Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
+
+
+class TuneFleet:
+    """A connection to one coordinator; close it, or use it in a ``with`` statement."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+        """Open a channel; the coordinator is contacted by the first call.
+
+        Raises:
+            TuneFleetError: INVALID_ARGUMENT, the address is not HOST:PORT.
+        """
+        self._connection = Connection(address)
+        channel = self._connection.channel
+        self._campaigns = user_service_pb2_grpc.CampaignServiceStub(channel)
+        self._devices = user_service_pb2_grpc.DeviceServiceStub(channel)
+        self._models = user_service_pb2_grpc.ModelServiceStub(channel)
+
+    def tune(
+        self,
+        model: str | Path,
+        *,
+        devices: str = "",
+        trials: int = 0,
+        time_limit_s: float | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        target: str = "",
+        name: str = "",
+        seed: int = 0,
+        upload_progress: blobs.Progress | None = None,
+    ) -> Campaign:
+        """Send a model and start a campaign for it.
+
+        Args:
+            model: an ONNX file, or a program saved by ``torch.export.save``.
+            devices: selector such as ``arch=x86_64,site=lab``; empty for all.
+            trials: over all tasks of each target; 0 lets the coordinator choose.
+            time_limit_s: longest time for tuning, the finish not counted.
+            shapes: dimensions of inputs that the model leaves open, by input name.
+            target: TVM target in place of each device's own.
+            name: in listings; the file's name by default.
+            seed: of everything random in the campaign.
+            upload_progress: called with the bytes sent and the bytes in all.
+
+        Raises:
+            TuneFleetError: MODEL_INVALID, NO_DEVICE_MATCHES, INVALID_ARGUMENT, ...
+        """
+        path = Path(model)
+        blobs.check_model_file(path)
+        spec = campaign_pb2.CampaignSpec(
+            name=name or path.stem,
+            model_filename=path.name,
+            shapes={
+                key: campaign_pb2.Shape(dims=list(dims)) for key, dims in (shapes or {}).items()
+            },
+            device_selector=devices,
+            target=_checked_target(target),
+            trials=trials,
+            time_limit=duration(time_limit_s) if time_limit_s is not None else None,
+            seed=seed,
+        )
+        spec.model_digest = blobs.upload(self._connection, path, upload_progress)
+        request = user_service_pb2.CreateCampaignRequest(
+            spec=spec, idempotency_key=uuid.uuid4().hex
+        )
+        response = self._connection.call(self._campaigns.CreateCampaign, request)
+        return Campaign(self._connection, campaign_from_proto(response.campaign))
+
+    def campaigns(self) -> Listing[Campaign]:
+        """Return all campaigns, newest first; their statuses come without tasks."""
+        response = self._connection.call(
+            self._campaigns.ListCampaigns, user_service_pb2.ListCampaignsRequest()
+        )
+        return Listing(
+            (Campaign(self._connection, campaign_from_proto(c)) for c in response.campaigns),
+            lambda campaigns: campaigns_html([c.status for c in campaigns]),
+        )
+
+    def campaign(self, campaign_id: str) -> Campaign:
+        """Return one campaign, by its id, an unambiguous beginning of it, or its name.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN.
+        """
+        response = self._connection.call(
+            self._campaigns.GetCampaign,
+            user_service_pb2.GetCampaignRequest(campaign_id=campaign_id),
+            not_found=Reason.CAMPAIGN_UNKNOWN,
+        )
+        return Campaign(self._connection, campaign_from_proto(response.campaign))
+
+    def devices(self, selector: str = "") -> Listing[Device]:
+        """Return the devices that match a selector such as ``arch=aarch64``, by name."""
+        response = self._connection.call(
+            self._devices.ListDevices, user_service_pb2.ListDevicesRequest(selector=selector)
+        )
+        return Listing((device_from_proto(d) for d in response.devices), devices_html)
+
+    def device(self, name: str) -> Device:
+        """Return one device, by its name or id.
+
+        Raises:
+            TuneFleetError: DEVICE_UNKNOWN.
+        """
+        response = self._connection.call(
+            self._devices.GetDevice,
+            user_service_pb2.GetDeviceRequest(device=name),
+            not_found=Reason.DEVICE_UNKNOWN,
+        )
+        return device_from_proto(response.device)
+
+    def models(self) -> Listing[ModelVersion]:
+        """Return all versions of the cost model, newest first."""
+        response = self._connection.call(
+            self._models.ListModelVersions, user_service_pb2.ListModelVersionsRequest()
+        )
+        return Listing((model_version_from_proto(v) for v in response.versions), models_html)
+
+    def model(self, version: str) -> ModelVersion:
+        """Return one version of the cost model.
+
+        Raises:
+            TuneFleetError: MODEL_VERSION_UNKNOWN.
+        """
+        response = self._connection.call(
+            self._models.GetModelVersion,
+            user_service_pb2.GetModelVersionRequest(version=version),
+            not_found=Reason.MODEL_VERSION_UNKNOWN,
+        )
+        return model_version_from_proto(response.model_version)
+
+    def close(self) -> None:
+        """Close the connection; campaigns go on without it."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"TuneFleet({self._connection.address!r})"
+
+
+def _checked_target(target: str) -> str:
+    if not target:
+        return ""
+    try:
+        return canonical_target(target)
+    except ValueError as e:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT, str(e), hint="Give a target such as 'llvm -mcpu=znver4'."
+        ) from e
