@@ -156,10 +156,9 @@ def compile_kernels(target: str, threads: int) -> Kernels:
         RuntimeError, ValueError: TVM does not know the target.
     """
     import tvm  # noqa: PLC0415 (only worker processes may pay for it)
-    from tvm.target.codegen import llvm_get_vector_width  # noqa: PLC0415
 
     parsed = tvm.target.Target(target)
-    lanes = max(int(llvm_get_vector_width(parsed)), 128) // (8 * FLOAT_BYTES)
+    lanes = _lanes(parsed)
     functions = {
         _name(kind, count): _parse(template, _name(kind, count), lanes, count)
         for kind, template in (("multiply_add", _MULTIPLY_ADD), ("read", _READ), ("fill", _FILL))
@@ -168,6 +167,19 @@ def compile_kernels(target: str, threads: int) -> Kernels:
     functions["launch"] = _parse(_LAUNCH, "launch", lanes, threads)
     library = tvm.compile(tvm.IRModule(functions), target=parsed)
     return Kernels(lanes, threads, library.jit())
+
+
+def _lanes(target: Any) -> int:
+    """Return the float32 values in the widest vector register of a target, of fixed length.
+
+    TVM's own ``llvm_get_vector_width`` says 512 bits for every x86 target.
+    """
+    from tvm.target.codegen import llvm_get_cpu_features  # noqa: PLC0415
+
+    features = llvm_get_cpu_features(target)
+    if "avx512f" in features:
+        return 16
+    return 8 if "avx" in features else 4
 
 
 def _name(kind: str, threads: int) -> str:
