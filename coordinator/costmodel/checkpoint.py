@@ -1,0 +1,106 @@
+"""A cost model on the coordinator's disk: numbers and JSON, nothing unpickled."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from coordinator.costmodel.model import CostModel, ModelConfig
+from tunefleet.features import schema_digest
+
+_META = "meta"
+_WEIGHT_PREFIX = "weight/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model version's weights and what is needed to build on them."""
+
+    version: str
+    parent_version: str
+    """Empty for a model trained from scratch."""
+    config: ModelConfig
+    rows_normalised: int
+    """Training rows its normalisation constants were fitted on."""
+    weights: dict[str, NDArray[np.float32]]
+    """By torch's parameter names, normalisation constants included."""
+
+    @classmethod
+    def of(
+        cls, model: CostModel, version: str, parent_version: str, rows_normalised: int
+    ) -> Checkpoint:
+        """Take a copy of a model's weights."""
+        weights = {
+            name: tensor.detach().numpy().astype(np.float32, copy=True)
+            for name, tensor in model.state_dict().items()
+        }
+        return cls(version, parent_version, model.config, rows_normalised, weights)
+
+    def build(self) -> CostModel:
+        """Make the model again, in evaluation mode.
+
+        Raises:
+            ValueError: names or shapes of the weights do not fit the configuration.
+        """
+        model = CostModel(self.config)
+        try:
+            model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self.weights.items()})
+        except RuntimeError as e:
+            raise ValueError(f"the weights of {self.version} do not fit its network: {e}") from e
+        return model.eval()
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` whose entry ``meta`` is JSON as bytes."""
+        meta = {
+            "schema_digest": schema_digest(),
+            "version": self.version,
+            "parent_version": self.parent_version,
+            "config": asdict(self.config),
+            "rows_normalised": self.rows_normalised,
+        }
+        arrays: dict[str, NDArray[np.generic]] = {
+            _META: np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        }
+        arrays.update({_WEIGHT_PREFIX + name: value for name, value in self.weights.items()})
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        path.write_bytes(buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, or made for another feature schema.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                meta = json.loads(file[_META].tobytes())
+                weights = {
+                    name.removeprefix(_WEIGHT_PREFIX): file[name]
+                    for name in file.files
+                    if name.startswith(_WEIGHT_PREFIX)
+                }
+            checkpoint = cls(
+                version=str(meta["version"]),
+                parent_version=str(meta["parent_version"]),
+                config=ModelConfig(**meta["config"]),
+                rows_normalised=int(meta["rows_normalised"]),
+                weights=weights,
+            )
+        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
+            raise ValueError(f"cannot read the checkpoint {path}: {e}") from e
+        if meta.get("schema_digest") != schema_digest():
+            raise ValueError(
+                f"the checkpoint {path} was made for feature schema {meta.get('schema_digest')}, "
+                f"this release has {schema_digest()}; train a new model from scratch"
+            )
+        return checkpoint

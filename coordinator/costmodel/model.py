@@ -1,0 +1,151 @@
+"""The attention cost model: the stores of a program attend to each other and to the hardware.
+
+The hardware enters three times, each time so that it can change the order of programs of one task
+(a term added to the score could not): joined to every store's features, as a token the stores
+attend to, and as scale and shift (FiLM) of the normalised values in every block.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from coordinator.costmodel.normalise import Normaliser
+from tunefleet.features import MAX_STORES
+
+_MASKED = -1e9
+"""Finite: a row of minus infinity turns into NaN in softmax, in ONNX runtimes too."""
+_POOL_SCALE = 0.25
+"""Programs have about four stores, so pooled sums start near the size of one store's values."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network. They travel with its weights."""
+
+    width: int = 96
+    attention_heads: int = 4
+    blocks: int = 2
+    hardware_width: int = 48
+    ensemble: int = 4
+    """Score heads; their disagreement is the model's uncertainty."""
+    head_width: int = 48
+
+
+class CostModel(nn.Module):
+    """Scores programs for a device; higher is faster. Scores compare within one task only."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.normaliser = Normaliser()
+        width = config.width
+        self.hardware = nn.Sequential(
+            nn.Linear(Normaliser.hardware_size, config.hardware_width),
+            nn.GELU(),
+            nn.Linear(config.hardware_width, config.hardware_width),
+        )
+        self.store = nn.Linear(Normaliser.program_size + config.hardware_width, width)
+        self.hardware_token = nn.Linear(config.hardware_width, width)
+        self.position = nn.Parameter(0.02 * torch.randn(MAX_STORES, width))
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.pool_query = nn.Linear(width, 1)
+        self.heads = _Heads(2 * width + config.hardware_width, config)
+
+    def head_scores(self, features: Tensor, mask: Tensor, hardware: Tensor) -> Tensor:
+        """Score programs with each head.
+
+        Args:
+            features: float32 [B, L, 172], raw; L is at most ``MAX_STORES``.
+            mask: float32 [B, L], 1 where there is a store.
+            hardware: float32 [B, H], raw, NaN where unknown.
+
+        Returns:
+            Float32 [B, E].
+        """
+        program, device = self.normaliser(features, hardware)
+        device = self.hardware(device)
+        stores = program.shape[1]
+        beside = device.unsqueeze(1).expand(-1, stores, -1)
+        tokens = self.store(torch.cat([program, beside], dim=-1)) + self.position[:stores]
+        token = self.hardware_token(device).unsqueeze(1)
+        tokens = torch.cat([token, tokens], dim=1)
+        # The hardware token is never masked, so no row of the attention is empty.
+        visible = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        bias = (1.0 - visible) * _MASKED
+        for block in self.blocks:
+            tokens = block(tokens, bias, device)
+        real = tokens[:, 1:] * mask.unsqueeze(-1)
+        weights = torch.softmax(self.pool_query(tokens).squeeze(-1) + bias, dim=-1)
+        attended = (tokens * weights.unsqueeze(-1)).sum(dim=1)
+        pooled = torch.cat([_POOL_SCALE * real.sum(dim=1), attended, device], dim=-1)
+        scores: Tensor = self.heads(pooled)
+        return scores
+
+    def forward(self, features: Tensor, mask: Tensor, hardware: Tensor) -> tuple[Tensor, Tensor]:
+        """Score programs; arguments as for :meth:`head_scores`.
+
+        Returns:
+            Float32 [B], the heads' mean, and float32 [B], their standard deviation.
+        """
+        scores = self.head_scores(features, mask, hardware)
+        mean = scores.mean(dim=-1)
+        spread = (scores - mean.unsqueeze(-1)).square().mean(dim=-1).sqrt()
+        return mean, spread
+
+
+class _Block(nn.Module):
+    """Pre-norm attention and feed-forward, both modulated by the hardware."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.width = width
+        self.heads = config.attention_heads
+        self.scale = 1.0 / math.sqrt(width // config.attention_heads)
+        self.norm_attention = nn.LayerNorm(width)
+        self.norm_forward = nn.LayerNorm(width)
+        self.film = nn.Linear(config.hardware_width, 4 * width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.forward_in = nn.Linear(width, 2 * width)
+        self.forward_out = nn.Linear(2 * width, width)
+
+    def forward(self, tokens: Tensor, bias: Tensor, device: Tensor) -> Tensor:
+        film = self.film(device).unsqueeze(1)
+        scale_a, shift_a, scale_f, shift_f = film.split(self.width, dim=-1)
+        tokens = tokens + self._attend(
+            self.norm_attention(tokens) * (1.0 + scale_a) + shift_a, bias
+        )
+        hidden = self.norm_forward(tokens) * (1.0 + scale_f) + shift_f
+        fed: Tensor = self.forward_out(nn.functional.gelu(self.forward_in(hidden)))
+        return tokens + fed
+
+    def _attend(self, tokens: Tensor, bias: Tensor) -> Tensor:
+        q, k, v = (
+            part.reshape(*part.shape[:-1], self.heads, -1).transpose(1, 2)
+            for part in self.qkv(tokens).split(self.width, dim=-1)
+        )
+        logits = (q @ k.transpose(-1, -2)) * self.scale + bias.unsqueeze(1).unsqueeze(1)
+        mixed = torch.softmax(logits, dim=-1) @ v
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return out
+
+
+class _Heads(nn.Module):
+    """An ensemble of two-layer heads, computed together."""
+
+    def __init__(self, width: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, config.ensemble * config.head_width)
+        bound = 1.0 / math.sqrt(config.head_width)
+        self.weight = nn.Parameter(
+            torch.empty(config.ensemble, config.head_width).uniform_(-bound, bound)
+        )
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        hidden = nn.functional.gelu(self.hidden(pooled))
+        return (hidden.reshape(-1, *self.weight.shape) * self.weight).sum(dim=-1)

@@ -1,0 +1,129 @@
+"""Make one model version: train, judge against the current one, export."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coordinator.costmodel import dataset
+from coordinator.costmodel.arrays import RowArrays, to_arrays
+from coordinator.costmodel.checkpoint import Checkpoint
+from coordinator.costmodel.export import export
+from coordinator.costmodel.metrics import PairwiseAccuracy, pairwise_accuracy, top_k_score
+from coordinator.costmodel.promotion import decide
+from coordinator.costmodel.train import Progress, TrainConfig, fit, score
+from tunefleet.machine_lock import MachineLock
+
+if TYPE_CHECKING:
+    from coordinator.costmodel.train_job import TrainSpec
+
+_TRAINING_FROM, _TRAINING_TO = 0.05, 0.9
+"""The part of the progress bar that is training."""
+
+
+def make(spec: TrainSpec, lock: MachineLock, progress: Progress) -> dict[str, Any]:
+    """Train, judge and export a version.
+
+    Args:
+        spec: what to train on and where to write ``model.onnx`` and ``checkpoint.npz``.
+        lock: all computing happens inside its ``busy()``.
+        progress: told the share done.
+
+    Returns:
+        The job's result as described in ``train_job``, but ``seconds``; numbers that do not exist,
+        such as an accuracy without pairs, are ``None``.
+
+    Raises:
+        FileNotFoundError, ValueError: rows or parent cannot be used.
+        ExportError: the ONNX file does not equal the torch model.
+    """
+    with lock.busy():
+        arrays = to_arrays(dataset.load(spec.rows))
+        parent = None if spec.parent_checkpoint is None else Checkpoint.load(spec.parent_checkpoint)
+    config = TrainConfig(seed=spec.seed, threads=spec.threads, noise_floor=spec.noise)
+    trained = fit(
+        arrays,
+        parent,
+        config,
+        lambda share, message: progress(
+            _TRAINING_FROM + (_TRAINING_TO - _TRAINING_FROM) * share, message
+        ),
+        lock,
+    )
+    progress(_TRAINING_TO, "judging")
+    scores = score(trained.model, arrays, lock)
+    new = _accuracy(arrays, scores, arrays.held_out)
+    current, parent_metrics = None, {}
+    if parent is not None:
+        parent_scores = score(parent.build(), arrays, lock)
+        current = _accuracy(arrays, parent_scores, arrays.held_out)
+        parent_metrics = _held_out(arrays, parent_scores, "parent_heldout")
+    decision = decide(new, current)
+    progress(0.95, "exporting")
+    spec.out_dir.mkdir(parents=True, exist_ok=True)
+    with lock.busy():
+        exported = export(trained.model, spec.out_dir / "model.onnx", spec.version, spec.seed)
+        checkpoint = spec.out_dir / "checkpoint.npz"
+        parent_version = "" if parent is None else parent.version
+        Checkpoint.of(trained.model, spec.version, parent_version, trained.rows_normalised).save(
+            checkpoint
+        )
+    metrics = {
+        "rows": len(arrays),
+        "rows_trained": trained.rows_trained,
+        "rows_failed": int(np.isnan(arrays.log_latency).sum()),
+        "tasks": len({key[:2] for key in arrays.group_keys}),
+        "devices": len({key[2] for key in arrays.group_keys}),
+        "pairs": new.pairs,
+        "pca_train": _accuracy(arrays, scores, ~arrays.held_out).by_records,
+        **_held_out(arrays, scores, "heldout"),
+        **parent_metrics,
+        **{f"top{k}": _top(arrays, scores, k) for k in (1, 5)},
+        "steps": trained.steps,
+        "loss": trained.final_loss,
+    }
+    progress(1.0, decision.why)
+    return {
+        "onnx": str(exported.path),
+        "checkpoint": str(checkpoint),
+        "promote": decision.promote,
+        "why": decision.why,
+        "metrics": {name: _json_number(value) for name, value in metrics.items()},
+        "onnx_max_diff": exported.max_diff,
+    }
+
+
+def _held_out(arrays: RowArrays, scores: NDArray[np.float64], name: str) -> dict[str, float]:
+    every = _accuracy(arrays, scores, arrays.held_out)
+    resolved = _accuracy(arrays, scores, arrays.held_out, beyond_noise=True)
+    return {
+        f"pca_{name}": every.by_records,
+        f"pca_{name}_by_task": every.by_list,
+        f"pca_{name}_resolved": resolved.by_records,
+    }
+
+
+def _accuracy(
+    arrays: RowArrays,
+    scores: NDArray[np.float64],
+    rows: NDArray[np.bool_],
+    beyond_noise: bool = False,
+) -> PairwiseAccuracy:
+    return pairwise_accuracy(
+        scores[rows],
+        arrays.log_latency[rows],
+        arrays.group[rows],
+        arrays.noise[rows] if beyond_noise else None,
+    )
+
+
+def _top(arrays: RowArrays, scores: NDArray[np.float64], k: int) -> float:
+    rows = arrays.held_out
+    return top_k_score(scores[rows], arrays.log_latency[rows], arrays.group[rows], k)
+
+
+def _json_number(value: float) -> float | None:
+    return None if isinstance(value, float) and math.isnan(value) else value
