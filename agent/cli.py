@@ -1,0 +1,141 @@
+"""The command ``tunefleet-agent``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tunefleet
+from agent.session.home import HOME_VARIABLE, default_home
+from tunefleet.errors import Reason, TuneFleetError
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_EXIT_REASONS = (
+    Reason.INTERNAL,
+    Reason.INVALID_ARGUMENT,
+    Reason.INCOMPATIBLE,
+    Reason.HOME_IN_USE,
+    Reason.NOT_INSTALLED,
+    Reason.UNAUTHENTICATED,
+)
+_EXIT_CODES = "; ".join(
+    [
+        "Exit codes: 0 stopped",
+        *(f"{r.value.exit_code} {r.name.lower().replace('_', ' ')}" for r in _EXIT_REASONS),
+        "130 stopped at once by a second signal.",
+    ]
+)
+
+app = typer.Typer(
+    name="tunefleet-agent",
+    help="Measure tensor programs on this machine for a TuneFleet coordinator.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tunefleet-agent {tunefleet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _agent(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Stand before the subcommands, so that there may be more of them."""
+
+
+@app.command(epilog=_EXIT_CODES)
+def run(
+    coordinator: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="TUNEFLEET_COORDINATOR",
+            help="Address of the coordinator; the agent keeps trying while it is away.",
+        ),
+    ],
+    home: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            envvar=HOME_VARIABLE,
+            default_factory=default_home,
+            show_default="~/.local/share/tunefleet/agent",
+            help="Folder that keeps the agent's id and what is not sent yet.",
+        ),
+    ],
+    name: Annotated[
+        str, typer.Option(help="Name in listings, by default made of the host's name.")
+    ] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Label for selectors; may be given repeatedly."),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(help="TVM target, such as 'llvm -mcpu=znver4'; by default this machine's."),
+    ] = "",
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Use so many cores only, by default all.")
+    ] = None,
+    idle_timeout: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds without work after which worker processes end."),
+    ] = 120.0,
+    log_level: Annotated[
+        str, typer.Option(help=f"Least important messages to log: {', '.join(_LOG_LEVELS)}.")
+    ] = "info",
+) -> None:
+    """Measure on this machine until stopped with Ctrl-C or SIGTERM.
+
+    The first of these sends what was measured and gives work back, the second stops at once.
+    """
+    # Only now: --help shall not wait for gRPC.
+    from agent.main import Options, run_agent  # noqa: PLC0415
+    from agent.session.session import Settings  # noqa: PLC0415
+
+    if log_level not in _LOG_LEVELS:
+        raise typer.BadParameter(
+            f"{log_level!r} is none of {', '.join(_LOG_LEVELS)}", param_hint="--log-level"
+        )
+    settings = Settings(
+        coordinator=coordinator,
+        name=name,
+        labels=dict(_parse_label(each) for each in label or ()),
+        target=target,
+        idle_s=idle_timeout,
+    )
+    code = run_agent(Options(settings, home=home, cores=cores, log_level=log_level))
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except TuneFleetError as e:
+        sys.stderr.write(f"tunefleet-agent: {e.message}\n{e.hint}\n")
+        sys.exit(e.reason.value.exit_code)
+
+
+def _parse_label(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise typer.BadParameter(f"{text!r} does not look like KEY=VALUE", param_hint="--label")
+    return key, value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""From the outbox to the coordinator."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from agent.outbox import Batch, Outbox, StoredTrial
+from agent.session.coordinator import Coordinator
+from agent.session.pace import Backoff, Pace
+from agent.session.rpc import FATAL
+from tunefleet.conversions import trial_to_proto
+from tunefleet.errors import TuneFleetError
+from tunefleet.leases import Lease
+from tunefleet.trials import Trial
+from tunefleet.v1 import trial_pb2
+
+MAX_BATCH_TRIALS = 64
+MAX_BATCH_BYTES = 2**20
+"""A quarter of what gRPC accepts in one message."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Delivery:
+    """Stores trials and sends them, oldest first, until each is acknowledged."""
+
+    def __init__(self, outbox: Outbox, coordinator: Coordinator, pace: Pace) -> None:
+        self._outbox = outbox
+        self._coordinator = coordinator
+        self._pace = pace
+        self._stored = asyncio.Event()
+        self._discarded = asyncio.Condition()
+
+    async def deliver(self, trial: Trial, lease: Lease) -> None:
+        """Put a trial on the disk, from where it will be sent.
+
+        It is stored when this returns, also when this is cancelled.
+
+        Raises:
+            sqlite3.OperationalError: the disk is full or failed.
+        """
+        payload = trial_to_proto(trial).SerializeToString()
+        storing = asyncio.ensure_future(
+            asyncio.to_thread(
+                self._outbox.put, trial.trial_id, lease.lease_id, lease.fencing_token, payload
+            )
+        )
+        try:
+            await asyncio.shield(storing)
+        except asyncio.CancelledError:
+            await storing
+            raise
+        finally:
+            self._stored.set()
+
+    async def flushed(self, lease_id: str) -> None:
+        """Wait until every stored trial of a lease is acknowledged."""
+        async with self._discarded:
+            await self._discarded.wait_for(lambda: self._outbox.pending(lease_id) == 0)
+
+    async def room(self) -> None:
+        """Wait until the outbox is not full."""
+        if not self._outbox.full:
+            return
+        _log.warning("outbox is full, taking no work", trials=self._outbox.pending())
+        async with self._discarded:
+            await self._discarded.wait_for(lambda: not self._outbox.full)
+        _log.info("outbox has room again")
+
+    async def run(self) -> None:
+        """Send for ever. A TuneFleetError is one that no retry cures."""
+        backoff = Backoff(self._pace)
+        while True:
+            self._stored.clear()
+            try:
+                batch = await asyncio.to_thread(
+                    self._outbox.next_batch, MAX_BATCH_TRIALS, MAX_BATCH_BYTES
+                )
+                if batch is None:
+                    await self._stored.wait()
+                    continue
+                done = await self._send(batch)
+                await asyncio.to_thread(self._outbox.discard, done)
+            except sqlite3.OperationalError as e:
+                _log.error("outbox cannot be used for now", error=str(e))
+                await backoff.wait()
+                continue
+            async with self._discarded:
+                self._discarded.notify_all()
+            if done:
+                backoff.reset()
+            else:
+                await backoff.wait()
+
+    async def _send(self, batch: Batch) -> list[str]:
+        """Send one batch; returns the trials that need not be kept any longer."""
+        readable, done = _parse(batch.trials)
+        if not readable:
+            return done
+        try:
+            response = await self._coordinator.report_trials(
+                batch.lease_id, batch.fencing_token, readable
+            )
+        except TuneFleetError as e:
+            if e.reason in FATAL:
+                raise
+            if len(readable) == 1:
+                _log.error("trial refused", trial=readable[0].trial_id, why=e.message)
+                return [*done, readable[0].trial_id]
+            # One trial is at fault; the others shall not suffer for it.
+            for stored in batch.trials:
+                done += await self._send(Batch(batch.lease_id, batch.fencing_token, (stored,)))
+            return done
+        for rejected in response.rejected:
+            _log.warning("trial rejected", trial=rejected.trial_id, why=rejected.reason)
+        sent = {trial.trial_id for trial in readable}
+        named = [*response.stored_trial_ids, *(r.trial_id for r in response.rejected)]
+        return done + [trial_id for trial_id in named if trial_id in sent]
+
+
+def _parse(stored: Sequence[StoredTrial]) -> tuple[list[trial_pb2.Trial], list[str]]:
+    """Read messages; returns them and the ids of those that are damaged."""
+    readable: list[trial_pb2.Trial] = []
+    damaged: list[str] = []
+    for each in stored:
+        try:
+            readable.append(trial_pb2.Trial.FromString(each.payload))
+        except DecodeError as e:
+            _log.error("trial in the outbox is damaged", trial=each.trial_id, error=str(e))
+            damaged.append(each.trial_id)
+    return readable, damaged

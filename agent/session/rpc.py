@@ -1,0 +1,121 @@
+"""The channel to the coordinator, and what its failures mean."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from tunefleet.errors import Reason, TuneFleetError
+
+FATAL = frozenset({Reason.INCOMPATIBLE, Reason.UNAUTHENTICATED})
+"""Failures that no retry cures: the agent ends with a message."""
+
+_KEEPALIVE_S = 30
+"""Well above the 10 s that the server requires between pings, well below NAT's usual minutes."""
+_PING_ANSWER_S = 10
+_RECONNECT_FIRST_S = 0.5
+_RECONNECT_LONGEST_S = 10
+_DETAILS_KEY = "grpc-status-details-bin"
+
+_TRANSIENT = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        # A server that stumbles over a bug or its disk may be mended while agents wait.
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+_REASON_BY_STATUS = {
+    # Not even the call exists: this is no coordinator, or one of another age.
+    grpc.StatusCode.UNIMPLEMENTED: Reason.INCOMPATIBLE,
+    grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.UNAUTHENTICATED,
+}
+
+
+class Unavailable(Exception):  # noqa: N818 (a state of the other side, not a mistake)
+    """The coordinator did not answer, or could not for now; the same call may succeed later."""
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """Open a channel; it connects by itself and again after a loss.
+
+    Args:
+        address: ``HOST:PORT``.
+    """
+    options = [
+        ("grpc.keepalive_time_ms", _KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_S * 1000),
+        # Overrides the keepalive timeout with its default of 60 s unless set too.
+        ("grpc.http2.ping_timeout_ms", _PING_ANSWER_S * 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", int(_RECONNECT_FIRST_S * 1000)),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_LONGEST_S * 1000),
+    ]
+    if _is_loopback(address):
+        # Else http_proxy is honoured, and the proxy's own loopback is called.
+        options.append(("grpc.enable_http_proxy", 0))
+    return grpc.aio.insecure_channel(address, options=options)
+
+
+def check_address(address: str) -> str:
+    """Return the address if it has the form ``HOST:PORT``.
+
+    Raises:
+        TuneFleetError: INVALID_ARGUMENT.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"the coordinator's address {address!r} does not look like HOST:PORT",
+        )
+    return address
+
+
+def failure(error: grpc.aio.AioRpcError) -> Unavailable | TuneFleetError:
+    """Say what a failed call means: try again, or the reason why that is in vain."""
+    reason = _named_reason(error) or _REASON_BY_STATUS.get(error.code())
+    message = error.details() or error.code().name
+    if reason not in {None, Reason.INTERNAL}:
+        assert reason is not None
+        return TuneFleetError(reason, message)
+    if error.code() in _TRANSIENT:
+        return Unavailable(message)
+    return TuneFleetError(Reason.INVALID_ARGUMENT, message)
+
+
+def _named_reason(error: grpc.aio.AioRpcError) -> Reason | None:
+    metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    for key, value in metadata:
+        if key != _DETAILS_KEY or isinstance(value, str):
+            continue
+        try:
+            status = status_pb2.Status.FromString(value)
+        except DecodeError:
+            return None
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                # A newer coordinator may name errors that this release does not know.
+                return Reason.__members__.get(info.reason)
+    return None
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

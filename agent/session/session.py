@@ -1,0 +1,151 @@
+"""One run of the agent: everything it does, from registering to giving its lease back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent import outbox
+from agent.outbox import Outbox
+from agent.profile.profiler import measure_profile
+from agent.profile.static import read_static_profile
+from agent.session import blobs, workers
+from agent.session.blobs import BlobCache
+from agent.session.coordinator import Coordinator, Identity
+from agent.session.delivery import Delivery
+from agent.session.home import Home
+from agent.session.leasing import Leasing
+from agent.session.pace import Pace
+from agent.session.presence import Presence
+from agent.session.rpc import open_channel
+from agent.session.work import LeaseWork
+from agent.session.workers import Workers
+from tunefleet.errors import TuneFleetError
+
+GIVE_BACK_LIMIT_S = 10.0
+"""A person who pressed Ctrl-C waits so long at most for the last trials to be sent."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an agent runs."""
+
+    coordinator: str
+    """``HOST:PORT``."""
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    """Canonical target chosen by the person who started the agent; empty to derive it."""
+    idle_s: float = workers.DEFAULT_IDLE_S
+    outbox_limit_bytes: int = outbox.DEFAULT_LIMIT_BYTES
+    blob_limit_bytes: int = blobs.DEFAULT_LIMIT_BYTES
+    give_back_limit_s: float = GIVE_BACK_LIMIT_S
+
+
+class Session:
+    """An agent at work in its home."""
+
+    def __init__(self, settings: Settings, home: Home, pace: Pace | None = None) -> None:
+        self._settings = settings
+        self._home = home
+        self._pace = pace or Pace()
+        self._active: asyncio.Task[None] | None = None
+        self._leasing: Leasing | None = None
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Take no more work, end what is in progress, and let :meth:`run` return."""
+        self._stopping = True
+        if self._leasing is not None:
+            self._leasing.stop()
+        if self._active is not None:
+            self._active.cancel()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            TuneFleetError: the coordinator refuses this agent for good.
+        """
+        settings, home, pace = self._settings, self._home, self._pace
+        profile = read_static_profile()
+        identity = Identity(home.device_id(), settings.name, settings.labels, settings.target)
+        box = Outbox(home.outbox, settings.outbox_limit_bytes)
+        channel = open_channel(settings.coordinator)
+        hands = Workers(home.logs, profile.logical_cores, pace, settings.idle_s)
+        try:
+            coordinator = Coordinator(channel, identity, pace)
+            cache = BlobCache(home.blobs, coordinator, pace, settings.blob_limit_bytes)
+            delivery = Delivery(box, coordinator, pace)
+            work = LeaseWork(profile, cache, hands, delivery, home.logs)
+            self._leasing = Leasing(coordinator, delivery, work, pace)
+            presence = Presence(coordinator, self._leasing, box.pending, pace)
+            await self._run(coordinator, presence, delivery, self._leasing, work)
+        finally:
+            await hands.close()
+            await channel.close(None)
+            box.close()
+
+    async def _run(
+        self,
+        coordinator: Coordinator,
+        presence: Presence,
+        delivery: Delivery,
+        leasing: Leasing,
+        work: LeaseWork,
+    ) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                registered = asyncio.Event()
+                self._active = group.create_task(
+                    self._serve(coordinator, leasing, work, registered)
+                )
+                if self._stopping:
+                    self._active.cancel()
+                await _first_of(registered, self._active)
+                background = [
+                    group.create_task(loop)
+                    for loop in (presence.listen(), presence.send_heartbeats(), delivery.run())
+                ]
+                await asyncio.wait({self._active})
+                await leasing.give_back(self._settings.give_back_limit_s)
+                for task in background:
+                    task.cancel()
+        except BaseExceptionGroup as e:
+            raise _first_leaf(e) from None
+
+    async def _serve(
+        self,
+        coordinator: Coordinator,
+        leasing: Leasing,
+        work: LeaseWork,
+        registered: asyncio.Event,
+    ) -> None:
+        static = work.profile
+        await coordinator.register(static)
+        registered.set()
+        work.profile = await measure_profile(static, self._home.path, self._settings.target or None)
+        await coordinator.register(work.profile)
+        await leasing.run()
+
+
+async def _first_of(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the failure to report: one for the person, where there is such a one."""
+    found = group.split(TuneFleetError)[0] or group
+    error: BaseException = found
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
