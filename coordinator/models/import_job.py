@@ -22,6 +22,7 @@ import numpy as np
 from coordinator.models.job import Progress, first_line, run_job
 from coordinator.models.network import Network, Shapes, Tensor, random_inputs
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.machine_lock import MachineLock
 
 
 def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -33,16 +34,21 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     """
     out_dir = Path(spec["out_dir"])
     out_dir.mkdir(parents=True, exist_ok=True)
+    # Each step is one busy section: a second or two for a usual network, and not to be cut.
+    lock = MachineLock()
     progress("reading the model")
-    network = _load(Path(spec["model_path"]), spec.get("shapes") or {}, out_dir)
+    with lock.busy():
+        network = _load(Path(spec["model_path"]), spec.get("shapes") or {}, out_dir)
     progress("computing reference outputs")
-    inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
-    outputs = _reference(network, inputs)
+    with lock.busy():
+        inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
+        outputs = _reference(network, inputs)
     prepared: dict[str, str] = {}
     tasks: list[dict[str, Any]] = []
     for target in spec["targets"]:
         progress(f"extracting tasks for {target}")
-        path, extracted = _extract(network, target, out_dir)
+        with lock.busy():
+            path, extracted = _extract(network, target, out_dir)
         prepared[target] = str(path)
         tasks += extracted
     if not tasks:

@@ -1,0 +1,147 @@
+"""``python -m agent.benchmark.job``: time whole networks side by side.
+
+Spec: ``{"subjects": [{"name", "kind": "tvm" | "onnx", "path"}], "inputs": npz, "outputs": npz,
+"threads": n, "repeat": n, "min_repeat_ms": ms}``, and optionally ``"timeout_s"`` (default 300), the
+most that loading a subject or one of its samples may take. The archives hold ``input_0``, ... and
+``output_0``, ...
+
+Result: ``{"results": [{"name", "samples_s": [seconds per run], "max_abs_err": float | null,
+"error": text, "quiet": bool}]}``, in the order of the subjects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.frames import FrameError, WorkerDied, WorkerProcess, start_worker
+
+_TIMEOUT_S = 300.0
+"""An untuned network of 20 GFLOP on a small board takes tens of seconds a run."""
+
+
+@dataclass
+class _Entry:
+    name: str
+    samples_s: list[float] = field(default_factory=list)
+    max_abs_err: float | None = None
+    error: str = ""
+    quiet: bool = True
+    worker: WorkerProcess | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "samples_s": self.samples_s,
+            "max_abs_err": self.max_abs_err,
+            "error": self.error,
+            "quiet": self.quiet,
+        }
+
+
+async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
+    """Time every subject, a sample of each in turn so that drift meets all alike.
+
+    Args:
+        spec: see the module's docstring.
+        log_dir: where the subjects' own output goes.
+
+    Returns:
+        The result; a subject that crashes, hangs or refuses has an ``error`` and costs the others
+        nothing.
+    """
+    timeout_s = float(spec.get("timeout_s", _TIMEOUT_S))
+    entries = [_Entry(subject["name"]) for subject in spec["subjects"]]
+    try:
+        # One after the other: on a small board two networks that load at once may not fit.
+        for index, (entry, subject) in enumerate(zip(entries, spec["subjects"], strict=True)):
+            await _load(entry, subject, spec, log_dir / f"subject-{index}.log", timeout_s)
+        for turn in range(int(spec["repeat"])):
+            # Each is first, second, ... equally often.
+            first = turn % len(entries)
+            for entry in entries[first:] + entries[:first]:
+                await _sample(entry, timeout_s)
+    finally:
+        for entry in entries:
+            if entry.worker is not None:
+                await entry.worker.close()
+    return {"results": [entry.to_json() for entry in entries]}
+
+
+async def _load(
+    entry: _Entry,
+    subject: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    log_path: Path,
+    timeout_s: float,
+) -> None:
+    threads = int(spec["threads"])
+    environment = {
+        "TVM_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
+    entry.worker = await start_worker("agent.benchmark.subject", log_path, environment)
+    request = {
+        "op": "load",
+        "kind": subject["kind"],
+        "path": subject["path"],
+        "inputs": spec["inputs"],
+        "outputs": spec["outputs"],
+        "threads": threads,
+        "min_repeat_ms": spec["min_repeat_ms"],
+    }
+    answer = await _ask(entry, request, timeout_s)
+    if answer is not None:
+        entry.max_abs_err = answer["max_abs_err"]
+
+
+async def _sample(entry: _Entry, timeout_s: float) -> None:
+    answer = await _ask(entry, {"op": "time"}, timeout_s)
+    if answer is not None:
+        entry.samples_s.append(answer["sample_s"])
+        entry.quiet = entry.quiet and answer["quiet"]
+
+
+async def _ask(
+    entry: _Entry, request: Mapping[str, Any], timeout_s: float
+) -> dict[str, Any] | None:
+    """Ask a subject that has not failed yet; ``None`` if it has, or does now."""
+    if entry.worker is None or entry.error:
+        return None
+    try:
+        async with asyncio.timeout(timeout_s):
+            await entry.worker.send(request)
+            answer = await entry.worker.recv()
+    except TimeoutError:
+        entry.error = f"it did not answer within {timeout_s:g} s"
+    except (WorkerDied, FrameError) as e:
+        entry.error = str(e)
+    else:
+        if "error" not in answer:
+            return answer
+        entry.error = answer["error"]
+    await entry.worker.kill()
+    return None
+
+
+def main() -> None:
+    """Run the job that the command line names."""
+    parser = argparse.ArgumentParser(prog="agent.benchmark.job")
+    parser.add_argument("--spec", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    spec = json.loads(arguments.spec.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory(prefix="tunefleet-benchmark-") as logs:
+        result = asyncio.run(benchmark(spec, Path(logs)))
+    arguments.out.write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
