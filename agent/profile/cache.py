@@ -26,8 +26,8 @@ class Measurement:
 
     measured: MeasuredProfile
     llvm_cpu: str | None
-    quiet: bool = True
-    """Whether nothing else of TuneFleet computed meanwhile; only such figures are worth keeping."""
+    undisturbed: bool = True
+    """Whether the machine had nothing else to do; only such figures are worth keeping."""
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Measurement:
@@ -40,14 +40,14 @@ class Measurement:
         known = {field.name for field in fields(MeasuredProfile)}
         try:
             figures = dict(raw["measured"])
-            cpu, quiet = raw["llvm_cpu"], raw["quiet"]
+            cpu, undisturbed = raw["llvm_cpu"], raw["undisturbed"]
         except (KeyError, TypeError, ValueError) as e:
             raise ValueError(f"not a measurement: {e}") from e
         if not figures.keys() <= known or not all(map(_plausible, figures.values())):
             raise ValueError(f"not measured figures: {figures}")
-        if not isinstance(cpu, str | None) or not isinstance(quiet, bool):
-            raise ValueError("not a measurement: llvm_cpu or quiet has the wrong type")  # noqa: TRY004
-        return cls(MeasuredProfile(**figures), cpu, quiet)
+        if not isinstance(cpu, str | None) or not isinstance(undisturbed, bool):
+            raise ValueError("not a measurement: llvm_cpu or undisturbed has the wrong type")  # noqa: TRY004
+        return cls(MeasuredProfile(**figures), cpu, undisturbed)
 
 
 def cache_key(static: DeviceProfile, target: str | None) -> str:

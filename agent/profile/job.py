@@ -1,7 +1,7 @@
 """``python -m agent.profile.job``: measure this device, in a process of its own.
 
 Reads ``{"profile": {...}, "target": "..." | null}`` and writes ``{"llvm_cpu": "..." | null,
-"measured": {...}, "quiet": bool}``. Exits 0, or 1 with a traceback on
+"measured": {...}, "undisturbed": bool}``. Exits 0, or 1 with a traceback on
 stderr where nothing could be measured (no target for the architecture, TVM missing).
 """
 
@@ -32,7 +32,7 @@ def measure(profile: DeviceProfile, target: str | None) -> dict[str, Any]:
 
     Returns:
         ``llvm_cpu``, ``measured`` (fields of :class:`tunefleet.devices.MeasuredProfile`) and
-        ``quiet``: whether nothing else of TuneFleet computed meanwhile.
+        ``undisturbed``: whether the machine had nothing else to do, so that they may be kept.
 
     Raises:
         ValueError: no target is known for the architecture, or TVM refuses the one given.
@@ -51,7 +51,7 @@ def measure(profile: DeviceProfile, target: str | None) -> dict[str, Any]:
         kernels = compile_kernels(chosen, profile.logical_cores)
         figures = build_figures(kernels, buffer_sizes(profile))
     timed = time_figures(figures, lock)
-    return {"llvm_cpu": llvm_cpu, "measured": dict(timed.values), "quiet": timed.quiet}
+    return {"llvm_cpu": llvm_cpu, "measured": dict(timed.values), "undisturbed": timed.undisturbed}
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 FLOAT_BYTES = 4
 
 ACCUMULATORS = 12
-"""Independent vector accumulators: two units of latency 5 need 10; with two operands 12 still fit
-into the 16 registers of AVX2."""
+"""Independent vector accumulators: two units of latency 5 need 10; with an operand 12 still fit
+into the 16 registers of AVX2, or of SSE, where the product needs one more."""
 
 FLAG_STRIDE = 32
 """Floats between the values two threads write, so that no two share a cache line (128 bytes)."""
@@ -23,7 +23,6 @@ _MULTIPLY_ADD = """
 @T.prim_func(s_tir=True)
 def main(
     factor: T.Buffer(({lanes},), "float32"),
-    addend: T.Buffer(({lanes},), "float32"),
     sums: T.Buffer(({total},), "float32"),
     rounds: T.int64,
 ):
@@ -37,7 +36,8 @@ def main(
                 for a in T.unroll({accumulators}):
                     for lane in T.vectorized({lanes}):
                         local[a * {lanes} + lane] = (
-                            local[a * {lanes} + lane] * factor[lane] + addend[lane]
+                            local[a * {lanes} + lane]
+                            + local[a * {lanes} + lane] * factor[lane]
                         )
             for i in T.serial({width}):
                 sums[thread * {width} + i] = local[i]
@@ -105,17 +105,19 @@ class Kernels:
         """Return the float32 values one thread handles a round of its inner loop."""
         return self.lanes * ACCUMULATORS
 
-    def multiply_add(self, threads: int, factor: Any, addend: Any, sums: Any, rounds: int) -> None:
-        """Replace each of ``sums`` by ``sum * factor + addend``, ``rounds`` times.
+    def multiply_add(self, threads: int, factor: Any, sums: Any, rounds: int) -> None:
+        """Replace each of ``sums`` by ``sum + sum * factor``, ``rounds`` times.
+
+        It is one instruction on ARM too, whose multiply-add overwrites what it adds to; the product
+        of two invariants could be hoisted.
 
         Args:
             threads: 1 or ``self.threads``.
             factor: float32 [lanes].
-            addend: float32 [lanes].
             sums: float32 [threads * width], read and written.
             rounds: repetitions; each is ``2 * threads * width`` floating-point operations.
         """
-        self.functions[_name("multiply_add", threads)](factor, addend, sums, rounds)
+        self.functions[_name("multiply_add", threads)](factor, sums, rounds)
 
     def read(self, threads: int, values: Any, sums: Any, rounds: int) -> None:
         """Add up a buffer, ``rounds`` times, each thread its own contiguous part.

@@ -67,8 +67,8 @@ async def measure_profile(
 
 
 def _keep(home: Path, key: str, found: Measurement) -> None:
-    if not found.quiet:
-        _LOG.warning("profile.not_cached", reason="other TuneFleet work ran while measuring")
+    if not found.undisturbed:
+        _LOG.warning("profile.not_cached", reason="the machine was busy while measuring")
         return
     try:
         cache.store(home, key, found)

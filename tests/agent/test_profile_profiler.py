@@ -39,8 +39,9 @@ def job(script: str) -> tuple[str, ...]:
     return (sys.executable, "-c", script)
 
 
-GOOD = job(writing({"llvm_cpu": "znver4", "measured": FIGURES, "quiet": True}))
-UNQUIET = job(writing({"llvm_cpu": "znver4", "measured": FIGURES, "quiet": False}))
+GOOD = job(writing({"llvm_cpu": "znver4", "measured": FIGURES, "undisturbed": True}))
+DISTURBED = job(writing({"llvm_cpu": "znver4", "measured": FIGURES, "undisturbed": False}))
+STRANGE = job(writing({"llvm_cpu": None, "measured": {"speed": 1}, "undisturbed": True}))
 
 
 @pytest.fixture(scope="module")
@@ -114,13 +115,13 @@ async def test_a_corrupt_cache_is_measured_anew(tmp_path: Path) -> None:
     assert profile.measured == MeasuredProfile(**FIGURES)
 
 
-async def test_figures_taken_beside_other_work_are_used(tmp_path: Path) -> None:
-    profile = await measure_profile(STATIC, tmp_path, None, command=UNQUIET)
+async def test_disturbed_figures_are_used(tmp_path: Path) -> None:
+    profile = await measure_profile(STATIC, tmp_path, None, command=DISTURBED)
     assert profile.measured == MeasuredProfile(**FIGURES)
 
 
-async def test_figures_taken_beside_other_work_are_not_kept(tmp_path: Path) -> None:
-    await measure_profile(STATIC, tmp_path, None, command=UNQUIET)
+async def test_disturbed_figures_are_not_kept(tmp_path: Path) -> None:
+    await measure_profile(STATIC, tmp_path, None, command=DISTURBED)
     assert not (tmp_path / FILE_NAME).exists()
 
 
@@ -138,7 +139,10 @@ async def test_a_home_that_cannot_be_written_to_does_not_lose_the_figures(tmp_pa
         (job(HANGING), "did not end within"),
         (job(SILENT), "no usable result"),
         (job(writing([])), "no usable result"),
-        (job(writing({"llvm_cpu": None, "measured": {"speed": 1}, "quiet": True})), "figures"),
+        (
+            job(writing({"llvm_cpu": None, "measured": {"speed": 1}, "undisturbed": True})),
+            "figures",
+        ),
         (("/nonexistent/python",), "No such file"),
     ],
 )
@@ -155,7 +159,7 @@ async def test_a_job_that_fails_leaves_the_figures_unknown_and_says_why(
 async def test_the_job_is_told_how_many_threads_there_are(tmp_path: Path) -> None:
     script = (
         "import os, sys; n = float(os.environ['TVM_NUM_THREADS']);"
-        "open(sys.argv[4], 'w').write('{\"llvm_cpu\": null, \"quiet\": true,'"
+        "open(sys.argv[4], 'w').write('{\"llvm_cpu\": null, \"undisturbed\": true,'"
         ' \'"measured": {"gflops_all_cores": %g}}\' % n)'
     )
     profile = await measure_profile(STATIC, tmp_path, None, command=job(script))
