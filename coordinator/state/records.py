@@ -155,7 +155,8 @@ class TaskProgress:
     rounds: int = 0
     """Rounds of this campaign that ended, whatever their outcome."""
     best_by_round_s: tuple[float, ...] = ()
-    """Best latency known after each of this campaign's rounds, oldest first."""
+    """Best latency known after each of this campaign's rounds, oldest first; rounds that ended
+    before any latency was known are left out."""
 
 
 class LeaseState(StrEnum):

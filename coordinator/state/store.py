@@ -34,6 +34,8 @@ class IngestOutcome:
     """Trials that will never be stored, with the reason."""
     new: int
     """Trials that were not stored before this call."""
+    campaign_id: str = ""
+    """The campaign of the lease; empty where everything was rejected for its lease."""
 
 
 class Store(ABC):
@@ -55,7 +57,11 @@ class Store(ABC):
 
     @abstractmethod
     def put_device(self, device: DeviceRecord) -> None:
-        """Add a device or replace what is known of it; its count of trials is kept."""
+        """Add a device or replace what is known of it; its count of trials is kept.
+
+        Raises:
+            TuneFleetError: INVALID_ARGUMENT if another device has the same name.
+        """
 
     @abstractmethod
     def touch_device(self, device_id: str, now: float) -> None:

@@ -1,0 +1,153 @@
+"""Blobs in a folder, named by the SHA-256 of their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from tunefleet.errors import Reason, TuneFleetError
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_COPY_BYTES = 2**20
+
+
+class BlobStore:
+    """Blobs that are there whole or not at all, and never change.
+
+    Every method may be called from any thread and any process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._incoming = folder / "incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+
+    def put(self, content: bytes) -> str:
+        """Store bytes durably and return their digest."""
+        with self.writer() as writer:
+            writer.write(content)
+            return writer.commit()
+
+    def put_file(self, path: Path) -> str:
+        """Store a copy of a file durably and return its digest."""
+        with self.writer() as writer, path.open("rb") as source:
+            while chunk := source.read(_COPY_BYTES):
+                writer.write(chunk)
+            return writer.commit()
+
+    def writer(self) -> BlobWriter:
+        """Begin a blob that arrives in chunks; use it in a ``with``."""
+        return BlobWriter(self, self._incoming)
+
+    def has(self, digest: str) -> bool:
+        """Return whether a blob is stored. Raises INVALID_ARGUMENT if that is no digest."""
+        return self._place(digest).is_file()
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob lies, to be read only. Raises BLOB_UNKNOWN."""
+        place = self._place(digest)
+        if not place.is_file():
+            raise TuneFleetError(Reason.BLOB_UNKNOWN, f"no blob {digest} is stored")
+        return place
+
+    def size(self, digest: str) -> int:
+        """Return a blob's size in bytes. Raises BLOB_UNKNOWN."""
+        return self.path(digest).stat().st_size
+
+    def open(self, digest: str) -> BinaryIO:
+        """Open a blob for reading. Raises BLOB_UNKNOWN."""
+        return self.path(digest).open("rb")
+
+    def read(self, digest: str, *, verify: bool = False) -> bytes:
+        """Return a blob's bytes.
+
+        Raises:
+            TuneFleetError: BLOB_UNKNOWN, or BLOB_CORRUPT if ``verify`` finds that the disk holds
+                something else.
+        """
+        content = self.path(digest).read_bytes()
+        if verify and hashlib.sha256(content).hexdigest() != digest:
+            raise TuneFleetError(Reason.BLOB_CORRUPT, f"blob {digest} has changed on the disk")
+        return content
+
+    def remove_leftovers(self) -> None:
+        """Remove what broken transfers left; only while nobody else writes."""
+        for leftover in self._incoming.iterdir():
+            leftover.unlink()
+
+    def _place(self, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT, f"{digest[:80]!r} is not a SHA-256 in lower-case hex"
+            )
+        return self._folder / digest[:2] / digest[2:]
+
+    def _adopt(self, incoming: Path, digest: str) -> None:
+        place = self._place(digest)
+        place.parent.mkdir(exist_ok=True)
+        # Over what is there as well: sending a blob again heals one that the disk has spoiled.
+        incoming.replace(place)
+        for folder in (place.parent, self._folder):
+            _sync_folder(folder)
+
+
+class BlobWriter:
+    """One blob on its way in. Without a commit nothing stays."""
+
+    def __init__(self, store: BlobStore, folder: Path) -> None:
+        self._store = store
+        handle, name = tempfile.mkstemp(dir=folder)
+        self._file = os.fdopen(handle, "wb")
+        self._path = Path(name)
+        self._hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    def __enter__(self) -> Self:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove what was not committed."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes."""
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size_bytes += len(chunk)
+
+    def commit(self, expected: str | None = None) -> str:
+        """Store the blob durably and return its digest.
+
+        Raises:
+            TuneFleetError: BLOB_CORRUPT if the bytes do not have the expected digest.
+        """
+        digest = self._hash.hexdigest()
+        if expected is not None and digest != expected:
+            raise TuneFleetError(
+                Reason.BLOB_CORRUPT, f"the bytes received have the digest {digest}, not {expected}"
+            )
+        self._file.flush()
+        os.fchmod(self._file.fileno(), 0o444)
+        os.fsync(self._file.fileno())
+        self._store._adopt(self._path, digest)
+        return digest
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,38 @@
+"""Brings a database to this release's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from tunefleet.errors import Reason, TuneFleetError
+
+
+def migrate(connection: Connection) -> None:
+    """Apply the migrations that are missing, within the connection's transaction.
+
+    Raises:
+        TuneFleetError: INCOMPATIBLE if a newer release has changed the tables.
+    """
+    config = Config()
+    # Alembic takes % for the beginning of an interpolation.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    config.set_main_option("path_separator", "os")
+    scripts = ScriptDirectory.from_config(config)
+    here = MigrationContext.configure(connection).get_current_revision()
+    if here == scripts.get_current_head():
+        return
+    if here is not None and here not in {script.revision for script in scripts.walk_revisions()}:
+        raise TuneFleetError(
+            Reason.INCOMPATIBLE,
+            f"the database was written by a newer TuneFleet (its tables are at {here!r}); "
+            "install that release, or choose another home",
+        )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,55 @@
+"""Record sets in SQL: what all campaigns know of one workload, target and hardware."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, insert, select, update
+
+from coordinator.state.records import TaskKey
+from coordinator.state.tables import record_sets
+
+
+def find_record_set(connection: Connection, key: TaskKey) -> int | None:
+    """Return the row number of a record set, or ``None`` where there is none."""
+    row = connection.execute(
+        select(record_sets.c.record_set_id).where(
+            record_sets.c.workload == key.workload,
+            record_sets.c.target == key.target,
+            record_sets.c.fingerprint == key.fingerprint,
+        )
+    ).first()
+    return None if row is None else int(row.record_set_id)
+
+
+def get_record_set(connection: Connection, key: TaskKey) -> int:
+    """Return the row number of a record set, which is made where there is none."""
+    known = find_record_set(connection, key)
+    if known is not None:
+        return known
+    made = connection.execute(
+        insert(record_sets)
+        .values(
+            workload=key.workload, target=key.target, fingerprint=key.fingerprint, best_candidate=""
+        )
+        .returning(record_sets.c.record_set_id)
+    )
+    return int(made.scalar_one())
+
+
+def note_latency(
+    connection: Connection, record_set: int, candidate: str, latency_s: float, is_baseline: bool
+) -> None:
+    """Bring a record set's summary up to date with one measured trial."""
+    this = record_sets.c.record_set_id == record_set
+    best = record_sets.c.best_s
+    connection.execute(
+        update(record_sets)
+        .where(this, best.is_(None) | (best > latency_s))
+        .values(best_s=latency_s, best_candidate=candidate)
+    )
+    if is_baseline:
+        baseline = record_sets.c.baseline_s
+        connection.execute(
+            update(record_sets)
+            .where(this, baseline.is_(None) | (baseline > latency_s))
+            .values(baseline_s=latency_s)
+        )

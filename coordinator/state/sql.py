@@ -1,0 +1,42 @@
+"""The store on an SQL database."""
+
+from __future__ import annotations
+
+from coordinator.state.database import Database
+from coordinator.state.migrate import migrate
+from coordinator.state.sql_campaigns import SqlCampaigns
+from coordinator.state.sql_devices import SqlDevices
+from coordinator.state.sql_ingest import SqlIngest
+from coordinator.state.sql_leases import SqlLeases
+from coordinator.state.sql_models import SqlModels
+from coordinator.state.sql_trials import SqlTrials
+from coordinator.state.store import Store
+
+
+class SqlStore(SqlDevices, SqlCampaigns, SqlLeases, SqlIngest, SqlTrials, SqlModels):
+    """The whole store, each part of which is a class of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_store(url: str) -> Store:
+    """Open a database and bring it up to date.
+
+    Args:
+        url: as SQLAlchemy takes it, such as ``sqlite:////home/me/.tunefleet/tunefleet.db``.
+
+    Raises:
+        TuneFleetError: INCOMPATIBLE if a newer release wrote it.
+    """
+    database = Database(url)
+    try:
+        with database.write() as connection:
+            migrate(connection)
+    except BaseException:
+        database.close()
+        raise
+    return SqlStore(database)

@@ -1,0 +1,208 @@
+"""Campaigns and their tasks in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from coordinator.state.database import Database
+from coordinator.state.record_sets import find_record_set, get_record_set
+from coordinator.state.records import (
+    CampaignRecord,
+    CampaignState,
+    LeaseKind,
+    LeaseState,
+    TaskKey,
+    TaskProgress,
+    TaskRecord,
+)
+from coordinator.state.rows import campaign_record, campaign_values
+from coordinator.state.store import Store
+from coordinator.state.tables import campaigns, leases, record_sets, tasks
+from tunefleet.errors import Reason, TuneFleetError
+
+
+class SqlCampaigns(Store):
+    """The part of the store that knows campaigns and tasks."""
+
+    _db: Database
+
+    def create_campaign(self, campaign: CampaignRecord, idempotency_key: str) -> CampaignRecord:
+        fields = {name: getattr(campaign, name) for name in CampaignRecord.__dataclass_fields__}
+        del fields["campaign_id"]
+        with self._db.write() as connection:
+            if idempotency_key:
+                made = select(campaigns).where(campaigns.c.idempotency_key == idempotency_key)
+                row = connection.execute(made).first()
+                if row is not None:
+                    return campaign_record(row._mapping)
+            connection.execute(
+                insert(campaigns).values(
+                    campaign_id=campaign.campaign_id,
+                    idempotency_key=idempotency_key or None,
+                    **campaign_values(fields),
+                )
+            )
+        return campaign
+
+    def get_campaign(self, reference: str) -> CampaignRecord:
+        with self._db.read() as connection:
+            row = _find_campaign(connection, reference)
+        return campaign_record(row)
+
+    def list_campaigns(self, states: Sequence[CampaignState] = ()) -> list[CampaignRecord]:
+        query = select(campaigns).order_by(campaigns.c.created_at.desc(), campaigns.c.seq.desc())
+        if states:
+            query = query.where(campaigns.c.state.in_(states))
+        with self._db.read() as connection:
+            return [campaign_record(row) for row in connection.execute(query).mappings()]
+
+    def update_campaign(
+        self, campaign_id: str, expected: Sequence[CampaignState], **changes: Any
+    ) -> CampaignRecord:
+        this = campaigns.c.campaign_id == campaign_id
+        allowed = this & campaigns.c.state.in_(expected) if expected else this
+        # With nothing to change, it still says whether the campaign is in an expected state.
+        values = campaign_values(changes) or {"campaign_id": campaign_id}
+        with self._db.write() as connection:
+            changed = connection.execute(update(campaigns).where(allowed).values(values))
+            row = connection.execute(select(campaigns).where(this)).first()
+        if row is None:
+            raise _unknown(campaign_id)
+        record = campaign_record(row._mapping)
+        if changed.rowcount == 0:
+            raise TuneFleetError(
+                Reason.CAMPAIGN_STATE,
+                f"campaign {campaign_id} is {record.state}, not {' or '.join(expected)}",
+            )
+        return record
+
+    def add_tasks(self, campaign_id: str, tasks: Sequence[TaskRecord]) -> None:
+        with self._db.write() as connection:
+            _check_campaign(connection, campaign_id)
+            for task in tasks:
+                _add_task(connection, campaign_id, task)
+
+    def mark_exhausted(self, campaign_id: str, key: TaskKey) -> None:
+        with self._db.write() as connection:
+            _check_campaign(connection, campaign_id)
+            connection.execute(
+                update(tasks)
+                .where(
+                    tasks.c.campaign_id == campaign_id,
+                    tasks.c.record_set_id == find_record_set(connection, key),
+                )
+                .values(exhausted=True)
+            )
+
+    def task_progress(self, campaign_id: str) -> list[TaskProgress]:
+        with self._db.read() as connection:
+            _check_campaign(connection, campaign_id)
+            rows = connection.execute(
+                select(tasks, record_sets)
+                .join_from(tasks, record_sets)
+                .where(tasks.c.campaign_id == campaign_id)
+                .order_by(tasks.c.seq)
+            ).mappings()
+            rounds = _ended_rounds(connection, campaign_id)
+            return [_task_progress(row, rounds) for row in rows]
+
+
+def _find_campaign(connection: Connection, reference: str) -> RowMapping:
+    exact = connection.execute(
+        select(campaigns).where(campaigns.c.campaign_id == reference)
+    ).first()
+    if exact is not None:
+        return exact._mapping
+    if not reference:
+        raise _unknown(reference)
+    beginning = campaigns.c.campaign_id.startswith(reference, autoescape=True)
+    matches: list[RowMapping] = []
+    for condition in (beginning, campaigns.c.name == reference):
+        # Three are enough for a message about two.
+        query = select(campaigns).where(condition).order_by(campaigns.c.seq.desc()).limit(3)
+        found = list(connection.execute(query).mappings())
+        if len(found) == 1:
+            return found[0]
+        matches += found
+    if not matches:
+        raise _unknown(reference)
+    names = ", ".join(str(row["campaign_id"]) for row in matches)
+    raise TuneFleetError(
+        Reason.CAMPAIGN_UNKNOWN, f"{reference!r} means more than one campaign: {names}, ..."
+    )
+
+
+def _check_campaign(connection: Connection, campaign_id: str) -> None:
+    query = select(campaigns.c.seq).where(campaigns.c.campaign_id == campaign_id)
+    if connection.execute(query).first() is None:
+        raise _unknown(campaign_id)
+
+
+def _unknown(reference: str) -> TuneFleetError:
+    return TuneFleetError(Reason.CAMPAIGN_UNKNOWN, f"there is no campaign {reference!r}")
+
+
+def _add_task(connection: Connection, campaign_id: str, task: TaskRecord) -> None:
+    record_set = get_record_set(connection, task.key)
+    known = connection.execute(
+        select(tasks.c.seq).where(
+            tasks.c.campaign_id == campaign_id, tasks.c.record_set_id == record_set
+        )
+    ).first()
+    if known is not None:
+        return
+    connection.execute(
+        insert(tasks).values(
+            campaign_id=campaign_id,
+            record_set_id=record_set,
+            name=task.name,
+            weight=task.weight,
+            flops=task.flops,
+            workload_digest=task.workload_digest,
+            exhausted=task.exhausted,
+            trials=0,
+            measured=0,
+        )
+    )
+
+
+def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, list[float | None]]:
+    rows = connection.execute(
+        select(leases.c.workload, leases.c.target, leases.c.fingerprint, leases.c.best_s)
+        .where(
+            leases.c.campaign_id == campaign_id,
+            leases.c.kind == LeaseKind.ROUND,
+            leases.c.state != LeaseState.ACTIVE,
+        )
+        .order_by(leases.c.fencing_token)
+    )
+    rounds: dict[TaskKey, list[float | None]] = {}
+    for row in rows:
+        key = TaskKey(row.workload, row.target, row.fingerprint)
+        rounds.setdefault(key, []).append(row.best_s)
+    return rounds
+
+
+def _task_progress(row: RowMapping, rounds: dict[TaskKey, list[float | None]]) -> TaskProgress:
+    key = TaskKey(row["workload"], row["target"], row["fingerprint"])
+    best_by_round = rounds.get(key, [])
+    return TaskProgress(
+        task=TaskRecord(
+            key=key,
+            name=row["name"],
+            weight=row["weight"],
+            flops=row["flops"],
+            workload_digest=row["workload_digest"],
+            exhausted=row["exhausted"],
+        ),
+        trials=row["trials"],
+        measured=row["measured"],
+        baseline_s=row["baseline_s"],
+        best_s=row["best_s"],
+        best_candidate=row["best_candidate"],
+        rounds=len(best_by_round),
+        best_by_round_s=tuple(best for best in best_by_round if best is not None),
+    )

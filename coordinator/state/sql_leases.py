@@ -1,0 +1,155 @@
+"""Leases in SQL. Two partial unique indexes keep a device, and a piece of work, to one lease."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from coordinator.state.database import Database
+from coordinator.state.records import LeaseRecord, LeaseState
+from coordinator.state.rows import lease_record, lease_values
+from coordinator.state.store import Store
+from coordinator.state.tables import campaigns, counters, devices, leases, record_sets
+from tunefleet.errors import Reason, TuneFleetError
+
+_FENCING = "fencing_token"
+
+# What is known of a round's record set when the round ends.
+_BEST_NOW = (
+    select(record_sets.c.best_s)
+    .where(
+        record_sets.c.workload == leases.c.workload,
+        record_sets.c.target == leases.c.target,
+        record_sets.c.fingerprint == leases.c.fingerprint,
+    )
+    .scalar_subquery()
+)
+
+
+class SqlLeases(Store):
+    """The part of the store that knows leases."""
+
+    _db: Database
+
+    def grant_lease(self, lease: LeaseRecord) -> None:
+        try:
+            with self._db.write() as connection:
+                _check_known(connection, lease)
+                connection.execute(insert(leases).values(lease_values(lease)))
+        except IntegrityError as e:
+            raise TuneFleetError(
+                Reason.LEASE_LOST,
+                f"device {lease.device_id} holds a lease already, or another device holds one for "
+                f"the same {lease.kind} of campaign {lease.campaign_id}",
+            ) from e
+
+    def next_fencing_token(self) -> int:
+        with self._db.write() as connection:
+            raised = connection.execute(
+                update(counters)
+                .where(counters.c.name == _FENCING)
+                .values(value=counters.c.value + 1)
+                .returning(counters.c.value)
+            ).scalar()
+            if raised is None:
+                connection.execute(insert(counters).values(name=_FENCING, value=1))
+                return 1
+            return int(raised)
+
+    def active_lease(self, device_id: str) -> LeaseRecord | None:
+        query = select(leases).where(
+            leases.c.state == LeaseState.ACTIVE, leases.c.device_id == device_id
+        )
+        with self._db.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else lease_record(row._mapping)
+
+    def list_leases(
+        self, campaign_id: str = "", states: Sequence[LeaseState] = ()
+    ) -> list[LeaseRecord]:
+        query = select(leases).order_by(leases.c.fencing_token)
+        if campaign_id:
+            query = query.where(leases.c.campaign_id == campaign_id)
+        if states:
+            query = query.where(leases.c.state.in_(states))
+        with self._db.read() as connection:
+            return [lease_record(row) for row in connection.execute(query).mappings()]
+
+    def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
+        with self._db.write() as connection:
+            renewed = connection.execute(
+                update(leases)
+                .where(
+                    leases.c.lease_id == lease_id,
+                    leases.c.fencing_token == fencing_token,
+                    leases.c.state == LeaseState.ACTIVE,
+                )
+                .values(expires_at=expires_at)
+            )
+        if renewed.rowcount == 0:
+            raise TuneFleetError(
+                Reason.LEASE_LOST, f"lease {lease_id} has ended, or the token is not its"
+            )
+
+    def end_lease(
+        self,
+        lease_id: str,
+        fencing_token: int,
+        state: LeaseState,
+        error: str = "",
+        phase_seconds: Mapping[str, float] | None = None,
+    ) -> LeaseRecord:
+        this = (leases.c.lease_id == lease_id) & (leases.c.fencing_token == fencing_token)
+        with self._db.write() as connection:
+            connection.execute(
+                update(leases)
+                .where(this, leases.c.state == LeaseState.ACTIVE)
+                .values(
+                    state=state,
+                    error=error,
+                    phase_seconds=dict(phase_seconds or {}),
+                    best_s=_BEST_NOW,
+                )
+            )
+            row = connection.execute(select(leases).where(this)).first()
+        if row is None:
+            raise TuneFleetError(
+                Reason.LEASE_LOST, f"no lease {lease_id} with this token was ever granted"
+            )
+        ended = lease_record(row._mapping)
+        if ended.state is not state:
+            raise TuneFleetError(
+                Reason.LEASE_LOST, f"lease {lease_id} has ended already: it is {ended.state}"
+            )
+        return ended
+
+    def expire_leases(self, now: float) -> list[LeaseRecord]:
+        return self._end_all(leases.c.expires_at <= now, LeaseState.EXPIRED)
+
+    def cancel_leases(self, campaign_id: str) -> list[LeaseRecord]:
+        return self._end_all(leases.c.campaign_id == campaign_id, LeaseState.CANCELLED)
+
+    def _end_all(self, which: ColumnElement[bool], state: LeaseState) -> list[LeaseRecord]:
+        ending = which & (leases.c.state == LeaseState.ACTIVE)
+        with self._db.read() as connection:
+            # Called every second and nearly always in vain: that must not cost a write.
+            if connection.execute(select(leases.c.lease_id).where(ending)).first() is None:
+                return []
+        changes: dict[str, Any] = {"state": state, "best_s": _BEST_NOW}
+        with self._db.write() as connection:
+            rows = connection.execute(
+                update(leases).where(ending).values(changes).returning(*leases.c)
+            )
+            return [lease_record(row) for row in rows.mappings()]
+
+
+def _check_known(connection: Connection, lease: LeaseRecord) -> None:
+    device = select(devices.c.device_id).where(devices.c.device_id == lease.device_id)
+    if connection.execute(device).first() is None:
+        raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"there is no device {lease.device_id!r}")
+    campaign = select(campaigns.c.seq).where(campaigns.c.campaign_id == lease.campaign_id)
+    if connection.execute(campaign).first() is None:
+        raise TuneFleetError(Reason.CAMPAIGN_UNKNOWN, f"there is no campaign {lease.campaign_id!r}")

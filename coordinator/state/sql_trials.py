@@ -1,0 +1,170 @@
+"""Reading trials in SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
+
+from coordinator.state.database import Database
+from coordinator.state.record_sets import find_record_set
+from coordinator.state.records import KnownCandidate, LatencyPoint, TaskKey, TrainingRow
+from coordinator.state.rows import unpack
+from coordinator.state.store import Store
+from coordinator.state.tables import device_profiles, record_sets, trial_payloads, trials
+from tunefleet.devices import DeviceProfile
+from tunefleet.features import HARDWARE_FEATURES, hardware_vector
+from tunefleet.trials import Verdict
+
+_PAGE_ROWS = 500
+"""Rows of training data in memory at a time; 22 KB each at the most."""
+
+
+class SqlTrials(Store):
+    """The part of the store that gives trials out."""
+
+    _db: Database
+
+    def tried_candidates(self, key: TaskKey) -> frozenset[str]:
+        with self._db.read() as connection:
+            rows = connection.execute(
+                select(trials.c.candidate)
+                .distinct()
+                .where(
+                    trials.c.record_set_id == find_record_set(connection, key),
+                    trials.c.verdict != Verdict.LOST,
+                )
+            )
+            return frozenset(rows.scalars())
+
+    def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
+        with self._db.read() as connection:
+            fastest = _fastest_first(connection, find_record_set(connection, key), limit)
+            traces = _traces(connection, list(fastest))
+        return [
+            KnownCandidate(candidate, traces[seq], latency_s)
+            for seq, (candidate, latency_s) in fastest.items()
+        ]
+
+    def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
+        query = (
+            select(trials, record_sets.c.workload, record_sets.c.target, record_sets.c.fingerprint)
+            .join_from(trials, record_sets)
+            .where(trials.c.campaign_id == campaign_id)
+            .order_by(trials.c.seq)
+        )
+        with self._db.read() as connection:
+            return [
+                LatencyPoint(
+                    key=TaskKey(row.workload, row.target, row.fingerprint),
+                    received_at_unix_s=row.received_at,
+                    candidate=row.candidate,
+                    latency_s=row.latency_s,
+                    verdict=row.verdict,
+                    predicted=row.predicted,
+                    model_version=row.model_version,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def count_trials(self, campaign_id: str = "") -> int:
+        query = select(func.count()).select_from(trials)
+        if campaign_id:
+            query = query.where(trials.c.campaign_id == campaign_id)
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def training_rows(self) -> Iterator[TrainingRow]:
+        hardware = lru_cache(maxsize=1024)(_hardware)
+        last = 0
+        while True:
+            # A transaction a page: whoever stops reading half-way holds nothing.
+            with self._db.read() as connection:
+                page = connection.execute(_TRAINING_PAGE, {"after": last}).all()
+            for row in page:
+                yield _training_row(row, hardware(row.profile, row.target))
+            if len(page) < _PAGE_ROWS:
+                return
+            last = page[-1].seq
+
+
+def _training_page() -> Select[Any]:
+    profile = (device_profiles.c.device_id == trials.c.device_id) & (
+        device_profiles.c.fingerprint == record_sets.c.fingerprint
+    )
+    return (
+        select(
+            trials.c.seq,
+            trials.c.candidate,
+            trials.c.latency_s,
+            trials.c.noise,
+            trials.c.verdict,
+            trial_payloads.c.stores,
+            trial_payloads.c.features,
+            record_sets.c.workload,
+            record_sets.c.target,
+            record_sets.c.fingerprint,
+            device_profiles.c.profile,
+        )
+        .join_from(trials, trial_payloads)
+        .join(record_sets, record_sets.c.record_set_id == trials.c.record_set_id)
+        .outerjoin(device_profiles, profile)
+        .where(trials.c.seq > bindparam("after"), trial_payloads.c.features.is_not(None))
+        .order_by(trials.c.seq)
+        .limit(_PAGE_ROWS)
+    )
+
+
+_TRAINING_PAGE = _training_page()
+
+
+def _hardware(profile: str | None, target: str) -> tuple[float, ...]:
+    if profile is None:
+        return (math.nan,) * len(HARDWARE_FEATURES)
+    return tuple(hardware_vector(DeviceProfile.from_json(profile), target))
+
+
+def _training_row(row: Row[Any], hardware: tuple[float, ...]) -> TrainingRow:
+    return TrainingRow(
+        key=TaskKey(row.workload, row.target, row.fingerprint),
+        candidate=row.candidate,
+        stores=row.stores,
+        features=unpack(row.features),
+        latency_s=row.latency_s,
+        noise=row.noise,
+        verdict=row.verdict,
+        hardware=hardware,
+    )
+
+
+def _fastest_first(
+    connection: Connection, record_set: int | None, limit: int
+) -> dict[int, tuple[str, float]]:
+    """Return the fastest trial of each of the fastest candidates, by row number."""
+    rows = connection.execute(
+        select(trials.c.seq, trials.c.candidate, trials.c.latency_s)
+        .where(trials.c.record_set_id == record_set, trials.c.latency_s.is_not(None))
+        .order_by(trials.c.latency_s, trials.c.candidate)
+    )
+    fastest: dict[int, tuple[str, float]] = {}
+    seen: set[str] = set()
+    for row in rows:
+        if len(fastest) >= limit:
+            break
+        if row.candidate not in seen:
+            seen.add(row.candidate)
+            fastest[row.seq] = (row.candidate, row.latency_s)
+    rows.close()
+    return fastest
+
+
+def _traces(connection: Connection, seqs: Sequence[int]) -> dict[int, str]:
+    rows = connection.execute(
+        select(trial_payloads.c.trial_seq, trial_payloads.c.trace).where(
+            trial_payloads.c.trial_seq.in_(seqs)
+        )
+    )
+    return {row.trial_seq: unpack(row.trace).decode() for row in rows}

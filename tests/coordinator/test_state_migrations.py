@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from store_samples import BACKENDS
+
+from coordinator.state.sql import open_store
+from coordinator.state.tables import metadata
+from tunefleet.errors import Reason, TuneFleetError
+
+
+@pytest.fixture(params=list(BACKENDS))
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return BACKENDS[request.param](tmp_path)
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
+    open_store(url).close()
+    with create_engine(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
+    open_store(url).close()
+    with create_engine(url).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(TuneFleetError, match="9999") as raised:
+        open_store(url)
+    assert raised.value.reason is Reason.INCOMPATIBLE
+
+
+def test_a_folder_with_odd_characters_is_no_obstacle(tmp_path: Path) -> None:
+    folder = tmp_path / "50% of ä home"
+    folder.mkdir()
+    store = open_store(f"sqlite:///{folder / 'store.db'}")
+    assert store.list_devices() == []
+    store.close()
