@@ -126,18 +126,23 @@ class Measurer:
             while waiting:
                 batch = _Batch(waiting)
                 request = self._request(workload_path, target, waiting, policy)
+                before = len(waiting)
+                loss = ""
                 try:
                     async with aclosing(self._measure_once(request, batch, policy)) as outcomes:
                         async for outcome in outcomes:
                             yield outcome
                 except (WorkerDied, TimeoutError, FrameError) as e:
-                    _log.warning("measuring worker lost", error=str(e), at=sorted(batch.in_flight))
-                    idle_starts = 0 if batch.begun else idle_starts + 1
+                    done = before - len(waiting) + len(batch.in_flight)
+                    idle_starts = 0 if done else idle_starts + 1
                     if idle_starts >= _IDLE_STARTS_LIMIT:
                         raise
-                    for name in batch.in_flight:
-                        del waiting[name]
-                        yield MeasureOutcome(name, Verdict.LOST, error=_describe_loss(e))
+                    loss = _describe_loss(e)
+                    _log.warning("measuring worker lost", error=loss, at=sorted(batch.in_flight))
+                # Not within the handler: a traceback would keep an abandoned iterator alive.
+                for name in sorted(batch.in_flight):
+                    del waiting[name]
+                    yield MeasureOutcome(name, Verdict.LOST, error=loss)
 
     def _request(
         self,
@@ -172,6 +177,8 @@ class Measurer:
             while True:
                 event = await asyncio.wait_for(worker.recv(), silence_s)
                 if event["event"] == "done":
+                    if batch.incomplete:
+                        raise FrameError("the worker ended a batch without all results")
                     break
                 outcome = batch.take(event)
                 if outcome is not None:
@@ -203,7 +210,11 @@ class _Batch:
         self._waiting = waiting
         self._building: set[str] = set()
         self._running: set[str] = set()
-        self.begun = False
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether some have no outcome yet."""
+        return bool(self._waiting)
 
     @property
     def in_flight(self) -> set[str]:
@@ -212,7 +223,6 @@ class _Batch:
 
     def take(self, event: dict[str, Any]) -> MeasureOutcome | None:
         if event["event"] == "phase":
-            self.begun = True
             names = set(event["candidates"])
             if event["phase"] == "run":
                 self._running = names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 TARGET = '{"kind":"llvm","num-cores":2}'
 
@@ -65,3 +67,27 @@ def save_script(path: Path, body: str) -> Path:
 
     path.write_text(tvm.ir.save_json(from_source(_SCRIPT.format(body=body))))
     return path
+
+
+def vectorized_trace(workload: Path) -> str:
+    """Return a trace for a saved matrix product that has its rows computed by SIMD."""
+    schedule, (i, j, k) = _matmul_loops(workload)
+    schedule.reorder(i, k, j)
+    schedule.vectorize(j)
+    return json.dumps(schedule.trace.as_json())
+
+
+def unrolled_trace(workload: Path) -> str:
+    """Return a trace for a saved matrix product that is slow to compile: there is no loop left."""
+    schedule, loops = _matmul_loops(workload)
+    for loop in loops:
+        schedule.unroll(loop)
+    return json.dumps(schedule.trace.as_json())
+
+
+def _matmul_loops(workload: Path) -> tuple[Any, list[Any]]:
+    import tvm
+    from tvm.s_tir import Schedule
+
+    schedule = Schedule(tvm.ir.load_json(workload.read_text()))
+    return schedule, list(schedule.get_loops(schedule.get_sblock("C")))

@@ -1,0 +1,236 @@
+"""Verdicts of real candidates in a real worker, and that none of them costs the next its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+from measure_workloads import (
+    TARGET,
+    save_large_input,
+    save_large_intermediate,
+    save_matmul,
+    save_script,
+    unrolled_trace,
+    vectorized_trace,
+)
+from processes import eventually
+
+from agent.measure.client import Measurer
+from agent.measure.outcome import ERROR_LIMIT_CHARS, MeasureOutcome
+from tunefleet.leases import BASELINE_TRACE, MeasurePolicy
+from tunefleet.machine_lock import MachineLock
+from tunefleet.trials import Verdict
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_POLICY = MeasurePolicy(
+    number=1, repeat=2, min_repeat_ms=1, run_timeout_s=2.0, memory_limit_bytes=2**30
+)
+
+
+@pytest.fixture(scope="module")
+def lock_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lock")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def measurer(
+    tmp_path_factory: pytest.TempPathFactory, lock_dir: Path
+) -> AsyncIterator[Measurer]:
+    env = {"TUNEFLEET_LOCK_DIR": str(lock_dir)}
+    log_dir = tmp_path_factory.mktemp("log")
+    async with Measurer(log_dir, threads=2, quiet_timeout_s=0.5, env=env) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def matmul(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_matmul(tmp_path_factory.mktemp("workload") / "matmul.json")
+
+
+async def _measure_one(
+    measurer: Measurer, workload: Path, trace: str = BASELINE_TRACE, policy: MeasurePolicy = _POLICY
+) -> MeasureOutcome:
+    outcomes = [o async for o in measurer.measure(workload, TARGET, [("c0ffee", trace)], policy)]
+    assert [outcome.candidate for outcome in outcomes] == ["c0ffee"]
+    return outcomes[0]
+
+
+async def test_good_candidate_has_a_latency(measurer: Measurer, matmul: Path) -> None:
+    outcome = await _measure_one(measurer, matmul)
+    assert outcome.verdict.has_latency
+    assert len(outcome.samples_s) == _POLICY.repeat
+    assert all(1e-7 < sample < 1.0 for sample in outcome.samples_s)
+    assert outcome.build_s is not None
+    assert outcome.run_s is not None
+    assert outcome.run_s >= sum(outcome.samples_s)
+    assert outcome.started_at_unix_s > 1.7e9
+    assert outcome.conditions.memory_available_bytes is not None
+    assert outcome.conditions.load_average is not None
+
+
+async def test_trace_is_applied(measurer: Measurer, tmp_path: Path) -> None:
+    workload = save_matmul(tmp_path / "matmul.json", size=256)
+    candidates = [("naive", BASELINE_TRACE), ("fast", vectorized_trace(workload))]
+    measured = measurer.measure(workload, TARGET, candidates, _POLICY)
+    outcomes = {outcome.candidate: outcome async for outcome in measured}
+    # Around ten times faster: the naive loop walks along the columns of B.
+    assert min(outcomes["fast"].samples_s) < 0.5 * min(outcomes["naive"].samples_s)
+
+
+async def test_every_candidate_of_a_batch_is_measured(measurer: Measurer, matmul: Path) -> None:
+    candidates = [(f"{number:x}", BASELINE_TRACE) for number in range(5)]
+    outcomes = [o async for o in measurer.measure(matmul, TARGET, candidates, _POLICY)]
+    assert sorted(o.candidate for o in outcomes) == ["0", "1", "2", "3", "4"]
+    assert all(o.verdict.has_latency for o in outcomes)
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        "{",
+        '[[["NoSuchInstruction", [], [], []]], []]',
+        '[[["GetSBlock", [], ["no_such_block", "main"], ["b0"]]], []]',
+    ],
+)
+async def test_trace_that_does_not_apply(measurer: Measurer, matmul: Path, trace: str) -> None:
+    outcome = await _measure_one(measurer, matmul, trace)
+    assert outcome.verdict == Verdict.BUILD_ERROR
+    assert outcome.error
+    assert outcome.samples_s == ()
+
+
+async def test_workload_that_cannot_be_read(measurer: Measurer, tmp_path: Path) -> None:
+    workload = tmp_path / "workload.json"
+    workload.write_text('{"root_index": 7}')
+    outcome = await _measure_one(measurer, workload)
+    assert outcome.verdict == Verdict.BUILD_ERROR
+    assert "cannot be loaded" in outcome.error
+
+
+_MISBEHAVIOURS = {
+    "abort": ('T.evaluate(T.call_extern("int32", "abort"))', Verdict.CRASHED, "SIGABRT"),
+    "exit": ('T.evaluate(T.call_extern("int32", "_exit", 0))', Verdict.CRASHED, "status 0"),
+    "wild pointer": (
+        'T.evaluate(T.call_extern("int32", "puts", T.reinterpret("handle", T.int64(8))))',
+        Verdict.CRASHED,
+        "SIGSEGV",
+    ),
+    "kill": (
+        'T.evaluate(T.call_extern("int32", "raise", T.int32(9)))',
+        Verdict.CRASHED,
+        "SIGKILL",
+    ),
+    "wait for ever": ('T.evaluate(T.call_extern("int32", "pause"))', Verdict.TIMEOUT, "running"),
+    "stop": ('T.evaluate(T.call_extern("int32", "raise", 19))', Verdict.TIMEOUT, "running"),
+    "endless loop": (
+        "while A[0] < T.float32(3.0): A[0] = A[0] * T.float32(0.5) + T.float32(1.0)",
+        Verdict.TIMEOUT,
+        "running exceeded 2 s",
+    ),
+    "unknown symbol": (
+        'T.evaluate(T.call_extern("int32", "no_such_function"))',
+        Verdict.CRASHED,
+        "no_such_function",
+    ),
+    "unknown packed function": (
+        'T.evaluate(T.call_packed("no.such.function", A[0]))',
+        Verdict.RUNTIME_ERROR,
+        "no.such.function",
+    ),
+    "closing its channel": (
+        'T.evaluate(T.call_extern("int32", "close_range", 3, 1000, 0))',
+        Verdict.CRASHED,
+        "",
+    ),
+    "endless output": (
+        'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "puts", "so much to say"))',
+        Verdict.TIMEOUT,
+        "running",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _MISBEHAVIOURS)
+async def test_misbehaviour_costs_that_candidate_only(
+    measurer: Measurer, matmul: Path, tmp_path: Path, name: str
+) -> None:
+    await _measure_one(measurer, matmul)
+    worker = measurer.pid
+    body, verdict, error = _MISBEHAVIOURS[name]
+    outcome = await _measure_one(measurer, save_script(tmp_path / "workload.json", body))
+    assert outcome.verdict == verdict
+    assert error in outcome.error
+    assert len(outcome.error) <= ERROR_LIMIT_CHARS
+    assert (await _measure_one(measurer, matmul)).verdict.has_latency
+    assert measurer.pid == worker
+
+
+async def test_large_intermediate_is_out_of_memory(
+    measurer: Measurer, matmul: Path, tmp_path: Path
+) -> None:
+    workload = save_large_intermediate(tmp_path / "workload.json", elements=2**29)
+    outcome = await _measure_one(measurer, workload)
+    assert outcome.verdict == Verdict.OUT_OF_MEMORY
+    assert (await _measure_one(measurer, matmul)).verdict.has_latency
+
+
+async def test_large_input_is_out_of_memory(
+    measurer: Measurer, matmul: Path, tmp_path: Path
+) -> None:
+    workload = save_large_input(tmp_path / "workload.json", elements=2**29)
+    outcome = await _measure_one(measurer, workload)
+    assert outcome.verdict == Verdict.OUT_OF_MEMORY
+    assert (await _measure_one(measurer, matmul)).verdict.has_latency
+
+
+async def test_slow_build_is_ended(measurer: Measurer, matmul: Path) -> None:
+    policy = MeasurePolicy(build_timeout_s=1.0)
+    outcome = await _measure_one(measurer, matmul, unrolled_trace(matmul), policy)
+    assert outcome.verdict == Verdict.TIMEOUT
+    assert "building exceeded 1 s" in outcome.error
+    assert (await _measure_one(measurer, matmul)).verdict.has_latency
+
+
+async def test_build_that_is_paused_goes_on(measurer: Measurer, tmp_path: Path) -> None:
+    workload = save_matmul(tmp_path / "matmul.json", size=20)
+    outcome = await _measure_one(measurer, workload, unrolled_trace(workload))
+    assert outcome.verdict.has_latency
+    assert outcome.build_s is not None
+    assert outcome.build_s > 0.5  # longer than it may build without a pause
+
+
+async def test_slow_program_is_run_fewer_times(measurer: Measurer, tmp_path: Path) -> None:
+    body = 'T.evaluate(T.call_extern("int32", "usleep", 1100000))'
+    policy = MeasurePolicy(number=5, repeat=3, run_timeout_s=4.5)
+    outcome = await _measure_one(measurer, save_script(tmp_path / "w.json", body), policy=policy)
+    assert outcome.verdict.has_latency
+    assert 1 <= len(outcome.samples_s) <= 3
+    assert min(outcome.samples_s) >= 1.1
+
+
+async def test_what_a_candidate_started_is_ended(measurer: Measurer, tmp_path: Path) -> None:
+    body = (
+        'T.evaluate(T.call_extern("int32", "fork"))\n'
+        '        T.evaluate(T.call_extern("int32", "setsid"))'
+    )
+    await _measure_one(measurer, save_script(tmp_path / "workload.json", body))
+    assert measurer.pid is not None
+    worker = psutil.Process(measurer.pid)
+    await eventually(lambda: worker.children(recursive=True) == [])
+
+
+async def test_busy_machine_is_noted(measurer: Measurer, matmul: Path, lock_dir: Path) -> None:
+    with MachineLock(lock_dir).busy():
+        outcome = await _measure_one(measurer, matmul)
+    assert outcome.verdict == Verdict.CONTENDED
+    assert outcome.samples_s
+
+
+async def test_worker_has_one_thread(measurer: Measurer, matmul: Path) -> None:
+    await _measure_one(measurer, matmul)
+    assert psutil.Process(measurer.pid).num_threads() == 1
