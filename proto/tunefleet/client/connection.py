@@ -149,7 +149,9 @@ class Connection:
             return TuneFleetError(not_found, details)
         reason = _REASONS_BY_STATUS.get(code, Reason.INTERNAL)
         if reason is Reason.COORDINATOR_UNREACHABLE:
-            why = "it did not answer in time" if code == "DEADLINE_EXCEEDED" else details
+            # gRPC puts the plain cause, such as "Connection refused", last.
+            cause = details.rpartition(": ")[2]
+            why = "it did not answer in time" if code == "DEADLINE_EXCEEDED" else cause
             return TuneFleetError(reason, f"no coordinator answers at {self.address}: {why}")
         return TuneFleetError(reason, details or f"the call ended with {code}")
 

@@ -1,0 +1,82 @@
+"""``tunefleet devices``: which machines there are and what they can do."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help stays fast.
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunefleet.cli.options import (
+    DEFAULT_LISTEN,
+    CoordinatorOption,
+    FormatOption,
+    OutputFormat,
+    connect,
+)
+
+app = typer.Typer(help="List devices and show what they are.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_devices(
+    selector: Annotated[
+        str,
+        typer.Argument(
+            metavar="[SELECTOR]",
+            help="Only those that match, such as arch=aarch64,site=lab.",
+            show_default=False,
+        ),
+    ] = "",
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """List devices by name; with a selector, those that `tune --devices` would use.
+
+    \bExamples:
+      tunefleet devices list
+      tunefleet devices list arch=aarch64
+      tunefleet devices list --format json | jq -r '.devices[].name'
+    """
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.cli.tables import devices_table
+
+    with connect(coordinator) as fleet:
+        devices = fleet.devices(selector)
+    if output_format is OutputFormat.JSON:
+        print_json({"devices": devices})
+    elif devices:
+        make_console().print(devices_table(devices))
+    elif selector:
+        make_console().print(f"No device matches {selector}.")
+    else:
+        make_console().print(
+            "No devices yet. Start an agent on one with: tunefleet-agent run --coordinator "
+            f"{coordinator}"
+        )
+
+
+@app.command()
+def show(
+    device: Annotated[
+        str, typer.Argument(metavar="NAME", help="The device's name or id.", show_default=False)
+    ],
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Show a device's hardware, its versions, and what it measured of itself.
+
+    \bExamples:
+      tunefleet devices show pi-4
+      tunefleet devices show pi-4 --format json | jq .device.profile.measured
+    """
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.cli.tables import device_details
+
+    with connect(coordinator) as fleet:
+        found = fleet.device(device)
+    if output_format is OutputFormat.JSON:
+        print_json({"device": found})
+    else:
+        make_console().print(device_details(found))

@@ -1,0 +1,38 @@
+"""Tells early, and in plain words, when a part of TuneFleet is not installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from tunefleet.errors import Reason, TuneFleetError
+
+_COORDINATOR_NEEDS = ("coordinator", "sqlalchemy", "alembic", "torch", "tvm", "onnx", "onnxruntime")
+_AGENT_NEEDS = ("agent", "tvm", "numpy", "onnxruntime", "psutil")
+
+
+def require_coordinator() -> None:
+    """Make sure that a coordinator can run here, importing nothing of it.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _COORDINATOR_NEEDS)
+
+
+def require_agent() -> None:
+    """Make sure that an agent can run here, importing nothing of it.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("agent", _AGENT_NEEDS)
+
+
+def _require(part: str, modules: tuple[str, ...]) -> None:
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise TuneFleetError(
+            Reason.NOT_INSTALLED,
+            f"the {part} cannot run here: {', '.join(missing)} not installed",
+            hint=f"Install it with `pip install 'tunefleet[{part}]'`.",
+        )

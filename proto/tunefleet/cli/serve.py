@@ -1,0 +1,93 @@
+"""``tunefleet serve`` and ``tunefleet up``: running a coordinator, alone or with an agent."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help stays fast.
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunefleet.cli.options import DEFAULT_LISTEN
+
+ListenOption = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where to listen; loopback only, as there is no authentication yet. With port 0 a "
+        "free one is chosen.",
+    ),
+]
+
+
+def serve(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with all of the coordinator's state; "
+            "~/.local/share/tunefleet/coordinator if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    listen: ListenOption = DEFAULT_LISTEN,
+) -> None:
+    """Run a coordinator in the foreground, with its log on stderr.
+
+    \bIt can be stopped and started at any moment: campaigns go on where they were.
+    The address it listens on is written to run/address in its folder.
+
+    \bExamples:
+      tunefleet serve
+      tunefleet serve --home /srv/tunefleet --listen 127.0.0.1:7460
+    """
+    from tunefleet.cli.installed import require_coordinator
+
+    require_coordinator()
+    folder = home or default_home() / "coordinator"
+    command = [sys.executable, "-m", "coordinator", "--home", str(folder), "--listen", listen]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def up(
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the state of both and their logs; ~/.local/share/tunefleet if left "
+            "out.",
+            show_default=False,
+        ),
+    ] = None,
+    listen: ListenOption = DEFAULT_LISTEN,
+    logs: Annotated[
+        bool, typer.Option("--logs", help="Show the logs here, beside writing them to files.")
+    ] = False,
+) -> None:
+    """Run a coordinator and an agent on this machine, until Ctrl-C.
+
+    Logs go to DIR/logs. If either of the two ends, the other is ended as well.
+
+    \bExamples:
+      tunefleet up
+      tunefleet up --home /tmp/try --listen 127.0.0.1:0 --logs
+    """
+    from tunefleet.cli.installed import require_agent, require_coordinator
+    from tunefleet.cli.local_fleet import run_local_fleet
+    from tunefleet.cli.output import make_console
+
+    require_coordinator()
+    require_agent()
+    code = run_local_fleet(
+        home or default_home(), listen, console=make_console(sys.stderr), show_logs=logs
+    )
+    raise typer.Exit(code)
+
+
+def default_home() -> Path:
+    """Return the folder that holds TuneFleet's state on this machine unless told otherwise."""
+    chosen = os.environ.get("TUNEFLEET_HOME")
+    return Path(chosen) if chosen else Path.home() / ".local/share/tunefleet"
