@@ -1,0 +1,106 @@
+"""A whole campaign: real processes, real sockets, real builds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from tests.e2e.fleet import Fleet, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+TRIALS = 140
+"""Enough for a first training (96) and rounds that are ranked by what it made."""
+
+
+def load_and_run(library: Path, inputs: np.ndarray) -> np.ndarray:
+    """Run the tuned module in a process of its own, as a user would."""
+    script = (
+        "import sys, numpy as np, tvm\n"
+        "from tvm import relax\n"
+        "vm = relax.VirtualMachine(tvm.runtime.load_module(sys.argv[1]), tvm.cpu())\n"
+        "y = vm['main'](tvm.runtime.tensor(np.load(sys.argv[2])))\n"
+        "np.save(sys.argv[3], (y if hasattr(y, 'numpy') else y[0]).numpy())\n"
+    )
+    folder = library.parent
+    np.save(folder / "x.npy", inputs)
+    subprocess.run(
+        [sys.executable, "-c", script, str(library), str(folder / "x.npy"), str(folder / "y.npy")],
+        check=True,
+    )
+    result: np.ndarray = np.load(folder / "y.npy")
+    return result
+
+
+def test_a_campaign_from_model_file_to_checked_module(
+    fleet: Fleet, network: Path, tmp_path: Path
+) -> None:
+    fleet.start_agent("one", "--label", "site=desk")
+    eventually("the agent's profile", lambda: online(fleet) == ["one"])
+
+    done = fleet.tunefleet(
+        *("tune", str(network), "--trials", str(TRIALS), "--devices", "site=desk"),
+        *("--output", str(tmp_path / "out")),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    [group] = report["groups"]
+    assert report["trials"] >= min(TRIALS, 100)
+    assert report["verdicts"].get("ok", 0) > 0
+    assert group["max_abs_err"] < 1e-3
+    assert set(group["latency_ms"]) == {"untuned", "tuned", "onnxruntime"}
+    assert group["latency_ms"]["tuned"] < group["latency_ms"]["untuned"]
+    assert report["cost_model"]["versions"], "no cost model was trained"
+    assert any(p["model_version"] for p in group["predictions"]), "no round was ranked by it"
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(1, 3, 24, 24)).astype(np.float32)
+    [expected] = onnxruntime.InferenceSession(network).run(None, {"x": inputs})
+    got = load_and_run(tmp_path / "out" / "tuned.so", inputs)
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+
+    listed = fleet.json("campaigns", "list")
+    [campaign] = listed["campaigns"] if isinstance(listed, dict) else listed
+    trials = fleet.trials()
+    assert len({t.key for t in trials}) == len(trials), "a candidate was measured twice"
+    assert campaign["state"].lower().endswith("done")
+
+
+def online(fleet: Fleet) -> list[str]:
+    """Names of the devices that can be sent work."""
+    listed = fleet.json("devices", "list")
+    devices = listed["devices"] if isinstance(listed, dict) else listed
+    return sorted(d["name"] for d in devices if d["state"].lower().endswith("online"))
+
+
+def test_two_targets_on_one_machine_keep_their_records_apart_and_share_the_model(
+    fleet: Fleet, network: Path, tmp_path: Path
+) -> None:
+    narrow = '{"kind":"llvm","mcpu":"x86-64-v2","mtriple":"x86_64-unknown-linux-gnu","num-cores":1}'
+    wide = '{"kind":"llvm","mcpu":"x86-64-v3","mtriple":"x86_64-unknown-linux-gnu","num-cores":1}'
+    fleet.start_agent("narrow", "--target", narrow)
+    fleet.start_agent("wide", "--target", wide)
+    eventually("both profiles", lambda: online(fleet) == ["narrow", "wide"])
+
+    done = fleet.tunefleet(
+        *("tune", str(network), "--trials", "60", "--output", str(tmp_path / "out"))
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    targets = {group["target"]["mcpu"]: group for group in report["groups"]}
+    assert set(targets) == {"x86-64-v2", "x86-64-v3"}
+    assert targets["x86-64-v2"]["devices"] == ["narrow"]
+    assert targets["x86-64-v3"]["devices"] == ["wide"]
+    assert all(group["max_abs_err"] < 1e-3 for group in report["groups"])
+    by_target = {t.target for t in fleet.trials()}
+    assert len(by_target) == 2
+    assert len(report["cost_model"]["versions"]) >= 1
