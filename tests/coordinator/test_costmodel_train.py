@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from costmodel_rows import synthetic_rows
+
+from coordinator.costmodel.arrays import RowArrays, to_arrays
+from coordinator.costmodel.checkpoint import Checkpoint
+from coordinator.costmodel.metrics import PairwiseAccuracy, pairwise_accuracy
+from coordinator.costmodel.model import CostModel, ModelConfig
+from coordinator.costmodel.promotion import MIN_PAIRS, decide
+from coordinator.costmodel.sampling import epoch_batches, head_choice
+from coordinator.costmodel.train import TrainConfig, TrainedModel, fit, score
+from tunefleet.machine_lock import MachineLock
+
+SMALL = TrainConfig(
+    model=ModelConfig(width=32, hardware_width=8, head_width=16), threads=1, max_steps=60
+)
+
+
+@pytest.fixture(scope="module")
+def arrays() -> RowArrays:
+    return to_arrays(synthetic_rows(seed=5))
+
+
+@pytest.fixture(scope="module")
+def lock(tmp_path_factory: pytest.TempPathFactory) -> MachineLock:
+    return MachineLock(tmp_path_factory.mktemp("lock"))
+
+
+@pytest.fixture(scope="module")
+def trained(arrays: RowArrays, lock: MachineLock) -> TrainedModel:
+    return fit(arrays, None, SMALL, lock=lock)
+
+
+def held_out_accuracy(model: CostModel, arrays: RowArrays) -> float:
+    rows = arrays.held_out
+    scores = score(model, arrays)[rows]
+    return pairwise_accuracy(scores, arrays.log_latency[rows], arrays.group[rows]).by_records
+
+
+def test_it_learns_to_rank_programs_it_has_not_seen(
+    trained: TrainedModel, arrays: RowArrays
+) -> None:
+    assert held_out_accuracy(trained.model, arrays) > 0.75
+
+
+def test_candidates_that_failed_score_below_the_others(
+    arrays: RowArrays, lock: MachineLock
+) -> None:
+    # Here, and only here, failures can be told by a feature.
+    failed = np.isnan(arrays.log_latency)
+    features = arrays.features.copy()
+    features[np.repeat(failed, arrays.stores), 60] += 12.0
+    marked = replace(arrays, features=features)
+    model = fit(marked, None, SMALL, lock=lock).model
+    scores = score(model, marked)
+    unseen = marked.held_out
+    assert scores[failed & ~unseen].mean() < np.quantile(scores[~failed], 0.1)
+
+
+def test_the_same_seed_gives_the_same_model(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    again = fit(arrays, None, SMALL, lock=lock).model
+    assert (score(again, arrays) == score(trained.model, arrays)).all()
+
+
+def test_another_seed_gives_another_model(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    other = fit(arrays, None, replace(SMALL, seed=1), lock=lock).model
+    assert (score(other, arrays) != score(trained.model, arrays)).any()
+
+
+def test_held_out_rows_influence_nothing(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    changed = replace(
+        arrays, log_latency=np.where(arrays.held_out, -arrays.log_latency, arrays.log_latency)
+    )
+    again = fit(changed, None, SMALL, lock=lock).model
+    assert (score(again, arrays) == score(trained.model, arrays)).all()
+
+
+def test_fine_tuning_starts_from_the_parents_scores(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    parent = Checkpoint.of(trained.model, "v1", "", trained.rows_normalised)
+    still = replace(SMALL, learning_rate_fine_tuning=0.0, seed=9)
+    child = fit(arrays, parent, still, lock=lock)
+    assert (score(child.model, arrays) == score(trained.model, arrays)).all()
+
+
+def test_fine_tuning_keeps_the_parents_normalisation(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    parent = Checkpoint.of(trained.model, "v1", "", trained.rows_normalised)
+    shifted = replace(arrays, features=arrays.features + 3.0)
+    child = fit(shifted, parent, SMALL, lock=lock)
+    kept = trained.model.normaliser.state_dict()
+    for name, value in child.model.normaliser.state_dict().items():
+        assert (value == kept[name]).all()
+    assert (score(child.model, arrays) != score(trained.model, arrays)).any()
+
+
+def test_heads_disagree_more_about_programs_unlike_those_seen(
+    trained: TrainedModel, arrays: RowArrays
+) -> None:
+    import torch
+
+    features, mask, hardware = (torch.from_numpy(p) for p in arrays.padded(np.arange(len(arrays))))
+    with torch.inference_mode():
+        seen = trained.model(features, mask, hardware)[1]
+        unlike = trained.model(features + 9.0 * torch.randn_like(features), mask, hardware)[1]
+    assert seen.min() > 0
+    assert unlike.mean() > seen.mean()
+
+
+def test_without_two_rows_of_a_task_there_is_nothing_to_learn(lock: MachineLock) -> None:
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        fit(to_arrays(synthetic_rows(seed=0, tasks=3, per_task=1)), None, SMALL, lock=lock)
+
+
+def test_a_checkpoint_gives_the_same_scores(
+    trained: TrainedModel, arrays: RowArrays, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.npz"
+    Checkpoint.of(trained.model, "v1", "", trained.rows_normalised).save(path)
+    loaded = Checkpoint.load(path)
+    assert (loaded.version, loaded.rows_normalised) == ("v1", trained.rows_normalised)
+    assert (score(loaded.build(), arrays) == score(trained.model, arrays)).all()
+
+
+def test_a_damaged_checkpoint_is_refused(trained: TrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    Checkpoint.of(trained.model, "v1", "", 1).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="cannot read the checkpoint"):
+        Checkpoint.load(path)
+
+
+def test_weights_of_another_network_are_refused(trained: TrainedModel) -> None:
+    checkpoint = Checkpoint.of(trained.model, "v1", "", 1)
+    with pytest.raises(ValueError, match="do not fit"):
+        replace(checkpoint, config=ModelConfig(width=48)).build()
+
+
+def test_an_epoch_shows_each_row_once_within_its_task() -> None:
+    groups = np.repeat(np.arange(3), [70, 5, 33])
+    batches = list(epoch_batches(groups, np.random.default_rng(0), 32, 2))
+    lists = [rows for batch in batches for rows in batch]
+    assert sorted(np.concatenate(lists)) == list(range(108))
+    assert all(len(set(groups[rows])) == 1 and len(rows) <= 32 for rows in lists)
+    assert all(len(batch) <= 2 for batch in batches)
+
+
+def test_each_head_keeps_its_share_of_the_rows() -> None:
+    candidates = np.arange(10_000, dtype=np.uint64) * np.uint64(7919)
+    chosen = head_choice(candidates, heads=4, share=0.7)
+    assert np.abs(chosen.mean(axis=0) - 0.7).max() < 0.02
+    assert np.abs(np.corrcoef(chosen.T) - np.eye(4)).max() < 0.05
+    assert (head_choice(candidates[:10], 4, 0.7) == chosen[:10]).all()
+
+
+def accuracy(wrong: int, size: int = 20) -> PairwiseAccuracy:
+    latency = np.arange(size, dtype=np.float64)
+    scores = -latency
+    scores[:wrong] = scores[:wrong][::-1]
+    return pairwise_accuracy(scores, latency, np.zeros(size, np.int64))
+
+
+def test_a_model_that_ranks_worse_is_not_promoted() -> None:
+    decision = decide(accuracy(wrong=8), accuracy(wrong=4))
+    assert not decision.promote
+    assert "ranks worse" in decision.why
+
+
+def test_a_model_that_ranks_better_is_promoted() -> None:
+    assert decide(accuracy(wrong=4), accuracy(wrong=8)).promote
+
+
+def test_a_tie_is_promoted() -> None:
+    assert decide(accuracy(wrong=5), accuracy(wrong=5)).promote
+
+
+def test_the_first_model_is_promoted_even_without_held_out_pairs() -> None:
+    assert decide(accuracy(wrong=0, size=1), None).promote
+
+
+def test_with_too_few_pairs_the_current_model_stays() -> None:
+    few = accuracy(wrong=0, size=10)
+    decision = decide(few, accuracy(wrong=9, size=10))
+    assert few.pairs < MIN_PAIRS
+    assert not decision.promote
+    assert f"only {few.pairs} held-out pairs" in decision.why
+
+
+def test_accuracies_on_different_pairs_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="cannot compare"):
+        decide(accuracy(wrong=0, size=20), accuracy(wrong=0, size=21))
