@@ -11,8 +11,8 @@ from agent.search.evolution import FloatArray
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-_FEATURE_BYTES = 8 * 2**20
-"""Features kept for one workload: about 4,000 programs of three stores."""
+_FEATURE_BYTES = 2 * 2**20
+"""Features kept for one workload: about 1,000 programs of three stores."""
 
 
 class Recent(Generic[Key, Value]):

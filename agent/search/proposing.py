@@ -27,8 +27,8 @@ from tunefleet.features import HARDWARE_FEATURES
 from tunefleet.machine_lock import MachineLock
 from tunefleet.trials import ProgramFeatures
 
-_SPACES_KEPT = 24
-"""Workloads in turn in one campaign; each keeps up to 8 MiB of features and a few of spaces."""
+_SPACES_KEPT = 48
+"""Workloads in turn in one campaign; each keeps up to 2 MiB of features."""
 _MODELS_KEPT = 2
 _RANKED_AT_ONCE = 128
 """Enough to keep the threads busy, few enough to pause soon when quiet is wanted."""

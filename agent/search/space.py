@@ -36,8 +36,8 @@ _SPACE_SEED = 1
 """Generating a design space draws nothing of consequence, but it must be the same every time."""
 _MUTATION_ATTEMPTS = 4
 """Mutators tried on one trace; some have nothing to change in some programs."""
-_NAMES_KEPT = 50_000
-"""Decisions whose program's name is remembered: some megabytes."""
+_NAMES_KEPT = 5_000
+"""Decisions whose program's name is remembered: about a megabyte."""
 
 
 class WorkloadError(ValueError):
