@@ -24,6 +24,8 @@ from tunefleet.trials import Verdict
 _OUTPUT_LIMIT_BYTES = 2**16
 """What a candidate may write to stdout and stderr, or to any file; writing on fails."""
 _PR_SET_CHILD_SUBREAPER = 36
+_EXIT_GRACE_S = 1.0
+"""What a child gets to end after its channel has; writing out a crash takes some time."""
 _REAP_ROUNDS = 100
 """A stray's children become ours when it is killed; so many generations are looked after."""
 # What allocators print or raise when the address space is used up: libstdc++, LLVM, TVM, NumPy.
@@ -100,15 +102,17 @@ class Sandbox:
         """End the child and its process group. May be called again."""
         if self._status is None:
             self._signal(signal.SIGKILL)
-            self._reap()
+            _, self._status = os.waitpid(self.pid, 0)
 
     def autopsy(self) -> tuple[Verdict, str]:
-        """Tell how a child ended that ended by itself.
+        """Tell how a child ended whose channel has.
 
         Returns:
             ``OUT_OF_MEMORY``, ``TIMEOUT`` (of its CPU time) or ``CRASHED``, and an explanation.
         """
-        self._reap()
+        if not self._ends_within(_EXIT_GRACE_S):
+            self.kill()
+            return Verdict.CRASHED, "the candidate closed its channel and lived on"
         assert self._status is not None
         returncode = os.waitstatus_to_exitcode(self._status)
         output = self._read_output()
@@ -134,21 +138,18 @@ class Sandbox:
             with contextlib.suppress(ProcessLookupError):
                 send(self.pid, number)
 
-    def _reap(self) -> None:
-        if self._status is None:
-            # Its channel may be closed before it has ended, or by a candidate that lives on.
-            deadline = time.monotonic() + 1.0
-            pid = 0
-            while pid == 0 and time.monotonic() < deadline:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
-                time.sleep(0 if pid else 0.001)
-            if pid == 0:
-                self._signal(signal.SIGKILL)
-                _, status = os.waitpid(self.pid, 0)
-            # Others of its group outlive it.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            self._status = status
+    def _ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = status
+                # Others of its group outlive it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                return True
+            time.sleep(0.001)
+        return False
 
     def _read_output(self) -> str:
         self._output.seek(0)

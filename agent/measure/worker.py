@@ -32,6 +32,7 @@ def main() -> None:
     """Serve requests until the agent is gone."""
     channel = worker_channel()
     become_subreaper()
+    # Longer than busy sections should be, but importing cannot be paused, and happens once.
     with MachineLock().busy():
         import_tvm()
     # What is here stays; children that do not collect it do not copy its pages either.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -147,6 +149,14 @@ _MISBEHAVIOURS = {
         Verdict.CRASHED,
         "",
     ),
+    "closing its channel and staying": (
+        (
+            'if T.call_extern("int32", "close_range", 3, 1000, 0) == 0:'
+            ' T.evaluate(T.call_extern("int32", "pause"))'
+        ),
+        Verdict.CRASHED,
+        "lived on",
+    ),
     "endless output": (
         'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "puts", "so much to say"))',
         Verdict.TIMEOUT,
@@ -197,7 +207,7 @@ async def test_slow_build_is_ended(measurer: Measurer, matmul: Path) -> None:
 
 
 async def test_build_that_is_paused_goes_on(measurer: Measurer, tmp_path: Path) -> None:
-    workload = save_matmul(tmp_path / "matmul.json", size=20)
+    workload = save_matmul(tmp_path / "matmul.json", size=18)
     outcome = await _measure_one(measurer, workload, unrolled_trace(workload))
     assert outcome.verdict.has_latency
     assert outcome.build_s is not None
@@ -229,6 +239,12 @@ async def test_busy_machine_is_noted(measurer: Measurer, matmul: Path, lock_dir:
         outcome = await _measure_one(measurer, matmul)
     assert outcome.verdict == Verdict.CONTENDED
     assert outcome.samples_s
+
+
+async def test_agent_measures_without_importing_tvm_or_numpy() -> None:
+    code = "import sys, agent.measure.client; print({'tvm', 'numpy'} & set(sys.modules))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert answer.stdout == b"set()\n"
 
 
 async def test_worker_has_one_thread(measurer: Measurer, matmul: Path) -> None:
