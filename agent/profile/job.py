@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.frames import die_with_parent
 from agent.no_torch import forbid_torch
 from agent.profile.figures import buffer_sizes, build_figures
 from agent.profile.kernels import compile_kernels
@@ -56,6 +57,7 @@ def measure(profile: DeviceProfile, target: str | None) -> dict[str, Any]:
 
 def main() -> None:
     """Run the job that the command line names."""
+    die_with_parent()
     parser = argparse.ArgumentParser(prog="agent.profile.job")
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
