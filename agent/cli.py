@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,6 @@ import tunefleet
 from agent.session.home import HOME_VARIABLE, default_home
 from tunefleet.errors import Reason, TuneFleetError
 
-_LOG_LEVELS = ("debug", "info", "warning", "error")
 _EXIT_REASONS = (
     Reason.INTERNAL,
     Reason.INVALID_ARGUMENT,
@@ -28,6 +28,16 @@ _EXIT_CODES = "; ".join(
         "130 stopped at once by a second signal.",
     ]
 )
+
+
+class LogLevel(StrEnum):
+    """What to log at the least."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
 
 app = typer.Typer(
     name="tunefleet-agent",
@@ -58,6 +68,7 @@ def _agent(
 
 @app.command(epilog=_EXIT_CODES)
 def run(
+    *,
     coordinator: Annotated[
         str,
         typer.Option(
@@ -95,8 +106,8 @@ def run(
         typer.Option(min=0, help="Seconds without work after which worker processes end."),
     ] = 120.0,
     log_level: Annotated[
-        str, typer.Option(help=f"Least important messages to log: {', '.join(_LOG_LEVELS)}.")
-    ] = "info",
+        LogLevel, typer.Option(help="Least important messages to log.")
+    ] = LogLevel.INFO,
 ) -> None:
     """Measure on this machine until stopped with Ctrl-C or SIGTERM.
 
@@ -106,10 +117,6 @@ def run(
     from agent.main import Options, run_agent  # noqa: PLC0415
     from agent.session.session import Settings  # noqa: PLC0415
 
-    if log_level not in _LOG_LEVELS:
-        raise typer.BadParameter(
-            f"{log_level!r} is none of {', '.join(_LOG_LEVELS)}", param_hint="--log-level"
-        )
     settings = Settings(
         coordinator=coordinator,
         name=name,

@@ -45,7 +45,8 @@ async def run_benchmark(
         folder = Path(name)
         spec_path, out_path = folder / "spec.json", folder / "out.json"
         spec_path.write_text(json.dumps(_job_spec(spec, blobs, folder)), encoding="utf-8")
-        limit_s = _START_LIMIT_S + spec.timeout_s * len(spec.subjects)
+        # The job ends a subject that takes too long; this is for a job that does not end itself.
+        limit_s = _START_LIMIT_S + 2 * spec.timeout_s * len(spec.subjects)
         command = [sys.executable, "-m", module, "--spec", str(spec_path), "--out", str(out_path)]
         try:
             returncode = await _run(command, spec.threads, log_path, limit_s)
@@ -100,6 +101,7 @@ def _job_spec(spec: BenchmarkSpec, blobs: Mapping[str, Path], folder: Path) -> d
         "threads": spec.threads,
         "repeat": spec.repeat,
         "min_repeat_ms": spec.min_repeat_ms,
+        "timeout_s": spec.timeout_s,
     }
 
 

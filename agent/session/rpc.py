@@ -21,6 +21,8 @@ _KEEPALIVE_S = 30
 _PING_ANSWER_S = 10
 _RECONNECT_FIRST_S = 0.5
 _RECONNECT_LONGEST_S = 10
+_MESSAGE_LIMIT_BYTES = 64 * 2**20
+"""A lease brings dozens of traces of up to 100 kB each; blobs come in chunks."""
 _DETAILS_KEY = "grpc-status-details-bin"
 
 _TRANSIENT = frozenset(
@@ -61,7 +63,10 @@ def open_channel(address: str) -> grpc.aio.Channel:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", int(_RECONNECT_FIRST_S * 1000)),
+        # Also the longest time for one attempt to connect.
+        ("grpc.min_reconnect_backoff_ms", _RECONNECT_LONGEST_S * 1000),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_LONGEST_S * 1000),
+        ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
     ]
     if _is_loopback(address):
         # Else http_proxy is honoured, and the proxy's own loopback is called.
