@@ -223,6 +223,15 @@ async def test_slow_program_is_run_fewer_times(measurer: Measurer, tmp_path: Pat
     assert min(outcome.samples_s) >= 1.1
 
 
+async def test_samples_far_apart_are_not_ok(measurer: Measurer, tmp_path: Path) -> None:
+    random_us = 'T.call_extern("int32", "rand") % 20000'
+    body = f'T.evaluate(T.call_extern("int32", "usleep", {random_us}))'
+    policy = MeasurePolicy(number=1, repeat=6, min_repeat_ms=0)
+    outcome = await _measure_one(measurer, save_script(tmp_path / "w.json", body), policy=policy)
+    # Which of the two depends on what else the machine is doing.
+    assert outcome.verdict in {Verdict.NOISY, Verdict.CONTENDED}
+
+
 async def test_what_a_candidate_started_is_ended(measurer: Measurer, tmp_path: Path) -> None:
     body = (
         'T.evaluate(T.call_extern("int32", "fork"))\n'
