@@ -225,7 +225,7 @@ class InMemoryFleet(
         for device in self.devices:
             if request.device in (device.name, device.device_id):
                 return user_service_pb2.GetDeviceResponse(device=device)
-        abort(context, Reason.DEVICE_UNKNOWN, f"no device is called {request.device}")
+        return abort(context, Reason.DEVICE_UNKNOWN, f"no device is called {request.device}")
 
     def ListModelVersions(self, request, context):  # noqa: N802
         return user_service_pb2.ListModelVersionsResponse(versions=self.models)

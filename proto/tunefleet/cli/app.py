@@ -37,8 +37,8 @@ app = typer.Typer(
 A coordinator plans and learns; agents on the devices measure.
 
 \bTo try it on this machine:
-  [green]tunefleet up[/green]                 in one terminal
-  [green]tunefleet tune model.onnx[/green]    in another
+  $ [green]tunefleet up[/green]                 in one terminal
+  $ [green]tunefleet tune model.onnx[/green]    in another
 
 \bCommands find the coordinator by --coordinator, else by TUNEFLEET_COORDINATOR,
 else at 127.0.0.1:7460. Listings and shows take --format json.""",

@@ -38,8 +38,8 @@ def list_campaigns(
     """List all campaigns, newest first.
 
     \bExamples:
-      tunefleet campaigns list
-      tunefleet campaigns list --format json | jq -r '.campaigns[].campaign_id'
+      $ tunefleet campaigns list
+      $ tunefleet campaigns list --format json | jq -r '.campaigns[].campaign_id'
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import campaigns_table
@@ -63,8 +63,8 @@ def show(
     """Show a campaign: what was asked for, its progress, its tasks, its results.
 
     \bExamples:
-      tunefleet campaigns show resnet50
-      tunefleet campaigns show 3f2a --format json
+      $ tunefleet campaigns show resnet50
+      $ tunefleet campaigns show 3f2a --format json
     """
     with connect(coordinator) as fleet:
         status = fleet.campaign(campaign_id).status
@@ -82,7 +82,7 @@ def watch(
     Exits with 0 when the campaign is done, and with its error's code where it failed.
 
     \bExamples:
-      tunefleet campaigns watch resnet50
+      $ tunefleet campaigns watch resnet50
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.results import print_results
@@ -110,7 +110,7 @@ def pause(
     """Pause a campaign: rounds under way end, no new ones begin.
 
     \bExamples:
-      tunefleet campaigns pause resnet50
+      $ tunefleet campaigns pause resnet50
     """
     with connect(coordinator) as fleet:
         status = fleet.campaign(campaign_id).pause()
@@ -126,7 +126,7 @@ def resume(
     """Resume a paused campaign.
 
     \bExamples:
-      tunefleet campaigns resume resnet50
+      $ tunefleet campaigns resume resnet50
     """
     with connect(coordinator) as fleet:
         status = fleet.campaign(campaign_id).resume()
@@ -142,7 +142,7 @@ def cancel(
     """End a campaign for good. What it measured stays and helps later campaigns.
 
     \bExamples:
-      tunefleet campaigns cancel resnet50
+      $ tunefleet campaigns cancel resnet50
     """
     with connect(coordinator) as fleet:
         status = fleet.campaign(campaign_id).cancel()
@@ -168,8 +168,8 @@ def export(
     Every file's digest is checked; files that are there already are not fetched again.
 
     \bExamples:
-      tunefleet campaigns export resnet50
-      tunefleet campaigns export 3f2a tuned
+      $ tunefleet campaigns export resnet50
+      $ tunefleet campaigns export 3f2a tuned
     """
     from tunefleet.cli.output import make_console
     from tunefleet.cli.results import collect

@@ -35,9 +35,9 @@ def list_devices(
     """List devices by name; with a selector, those that `tune --devices` would use.
 
     \bExamples:
-      tunefleet devices list
-      tunefleet devices list arch=aarch64
-      tunefleet devices list --format json | jq -r '.devices[].name'
+      $ tunefleet devices list
+      $ tunefleet devices list arch=aarch64
+      $ tunefleet devices list --format json | jq -r '.devices[].name'
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import devices_table
@@ -68,8 +68,8 @@ def show(
     """Show a device's hardware, its versions, and what it measured of itself.
 
     \bExamples:
-      tunefleet devices show pi-4
-      tunefleet devices show pi-4 --format json | jq .device.profile.measured
+      $ tunefleet devices show pi-4
+      $ tunefleet devices show pi-4 --format json | jq .device.profile.measured
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import device_details

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,7 +25,10 @@ HISTORY_POINTS = 24
 """Columns of the curve of estimated latencies."""
 WIDEST = 120
 """Columns beyond which lines get too long to read."""
+WIDE = 100
+"""Columns from which on there is room for everything."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_Letters = dict[tuple[str, str], str]
 _BUSY = {CampaignState.IMPORTING, CampaignState.TUNING, CampaignState.FINISHING}
 
 
@@ -56,14 +60,16 @@ class CampaignView:
         """Draw it, with as many tasks as the terminal has lines for."""
         status = self._status
         width = min(options.max_width, WIDEST)
-        other_lines = 11 + 3 * len(status.targets)
+        wide = width >= WIDE
+        other_lines = 12 + 3 * len(status.targets)
         rows = max(FEWEST_TASKS, min(MOST_TASKS, console.height - other_lines))
         body: list[RenderableType] = [self._activity()]
-        if status.targets:
-            body += [Text(""), self._targets()]
+        letters = _letters(status)
+        for target in status.targets:
+            body += [Text(""), *self._target(target, letters, wide=wide)]
         body += [Text(""), self._facts()]
         if status.tasks:
-            body += [Text(""), *_tasks(status, rows)]
+            body += [Text(""), *_tasks(status, letters, rows, wide=wide)]
         title = Text.assemble((f" {status.name} ", "bold"), (f"{status.campaign_id} ", "dim"))
         yield Panel(
             Group(*body),
@@ -88,42 +94,54 @@ class CampaignView:
                 (f"{status.state} ", STATE_STYLES.get(status.state, "")),
                 (status.activity, ""),
             )
-        text.truncate(WIDEST, overflow="ellipsis")
         line = Table.grid(padding=(0, 1))
+        line.add_column(width=1)
+        line.add_column(no_wrap=True, overflow="ellipsis")
         busy = self._lost or status.state in _BUSY
         line.add_row(self._spinner if busy else Text("●", style="dim"), text)
         return line
 
-    def _targets(self) -> RenderableType:
-        grid = Table.grid(padding=(0, 2), expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=2)
-        grid.add_column(ratio=3)
-        grid.add_column(justify="right", no_wrap=True)
-        for target in self._status.targets:
-            done, wanted = target.trials, target.trials_wanted
-            share = f"{done / wanted:.0%}" if wanted else ""
-            grid.add_row(
-                Text(short_target(target.target), style="bold"),
-                ProgressBar(
-                    total=max(wanted, 1),
-                    completed=min(done, wanted),
-                    complete_style="cyan",
-                    finished_style="green",
-                ),
-                Text.assemble((f"{done}/{wanted} trials ", "bold"), (f"{share:>4}", "cyan")),
-            )
-            curve = self._curves.get((target.target, target.fingerprint), [])
-            devices = ", ".join(target.devices) or "no device at work"
-            grid.add_row(
-                Text(f"on {devices}", style="dim"),
-                self._estimate(target),
-                Text(_sparkline(curve), style="green"),
-            )
-        return grid
+    def _target(
+        self, target: TargetStatus, letters: _Letters, *, wide: bool
+    ) -> Iterator[RenderableType]:
+        done, wanted = target.trials, target.trials_wanted
+        share = f"{done / wanted:.0%}" if wanted else ""
+        letter = letters.get((target.target, target.fingerprint), "")
+        first = Table.grid(padding=(0, 2), expand=True)
+        first.add_column(no_wrap=True, overflow="ellipsis")
+        first.add_column(ratio=1)
+        first.add_column(justify="right", no_wrap=True)
+        first.add_row(
+            Text.assemble(
+                (f"{letter} ".lstrip(), "bold magenta"), (short_target(target.target), "bold")
+            ),
+            ProgressBar(
+                total=max(wanted, 1),
+                completed=min(done, wanted),
+                complete_style="cyan",
+                finished_style="green",
+            ),
+            Text.assemble((f"{done}/{wanted} trials ", "bold"), (f"{share:>4}", "cyan")),
+        )
+        yield first
+        second = Table.grid(padding=(0, 2), expand=True)
+        second.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        second.add_column(justify="right", no_wrap=True)
+        curve = self._curves.get((target.target, target.fingerprint), [])
+        devices = ", ".join(target.devices)
+        second.add_row(
+            Text(f"on {devices}" if devices else "no device at work", style="dim"),
+            Text.assemble(
+                self._estimate(target), ("  " + _sparkline(curve) if wide else "", "green")
+            ),
+        )
+        yield second
 
     def _estimate(self, target: TargetStatus) -> Text:
         if target.estimated_latency_s is None:
-            own = [t for t in self._status.tasks if _same_group(t, target)]
+            own = [
+                t for t in self._status.tasks if _group(t) == (target.target, target.fingerprint)
+            ]
             known = sum(t.best_s is not None for t in own)
             return Text(f"{known} of {len(own)} tasks measured so far", style="dim")
         text = Text.assemble(
@@ -139,7 +157,9 @@ class CampaignView:
         status = self._status
         tuning = status.state is CampaignState.TUNING
         since_s = self._clock() - self._heard_at if tuning and not self._lost else 0.0
-        facts = [("tuning for", duration(status.tuning_s + since_s))]
+        facts = []
+        if tuning or status.tuning_s > 0:
+            facts.append(("tuning for", duration(status.tuning_s + since_s)))
         if status.eta_s is not None and tuning:
             facts.append(("to go", duration(max(0.0, status.eta_s - since_s))))
         if status.time_limit_s is not None:
@@ -153,37 +173,49 @@ class CampaignView:
         return line
 
 
-def _tasks(status: CampaignStatus, rows: int) -> Iterator[RenderableType]:
-    several = len(status.targets) > 1
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False, expand=True)
+def _tasks(
+    status: CampaignStatus, letters: _Letters, rows: int, *, wide: bool
+) -> Iterator[RenderableType]:
+    table = Table(box=None, header_style="dim", padding=(0, 3, 0, 0), pad_edge=False, expand=True)
     table.add_column("task", ratio=1, no_wrap=True, overflow="ellipsis")
-    if several:
-        table.add_column("target", no_wrap=True, overflow="ellipsis", max_width=18)
-    for title in ("share", "calls", "trials", "baseline", "best", "speedup", "GFLOP/s"):
+    columns = ["share", "calls", "trials", "baseline", "best", "speedup", "GFLOP/s"]
+    shown = columns if wide else [c for c in columns if c not in {"calls", "GFLOP/s"}]
+    for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
     totals: dict[tuple[str, str], float] = {}
     for task in status.tasks:
-        key = (task.target, task.fingerprint)
-        totals[key] = totals.get(key, 0.0) + (task.network_s or 0.0)
+        totals[_group(task)] = totals.get(_group(task), 0.0) + (task.network_s or 0.0)
     ranked = sorted(status.tasks, key=lambda t: -(t.network_s or 0.0))
     for task in ranked[:rows]:
-        total = totals[task.target, task.fingerprint]
-        share = "-" if task.network_s is None else f"{task.network_s / total:.0%}"
-        table.add_row(
-            Text(task.name, style="dim" if task.exhausted else ""),
-            *((Text(short_target(task.target), style="dim"),) if several else ()),
-            *(share, str(task.weight), str(task.trials)),
-            *(Text(latency(task.baseline_s), style="dim"), Text(latency(task.best_s), "bold")),
-            Text(factor(task.speedup), style=_speedup_style(task.speedup)),
-            "-" if task.gflops is None else f"{task.gflops:,.1f}",
+        cells: dict[str, RenderableType] = {
+            "share": "-" if not task.network_s else f"{task.network_s / totals[_group(task)]:.0%}",
+            "calls": str(task.weight),
+            "trials": str(task.trials),
+            "baseline": Text(latency(task.baseline_s), style="dim"),
+            "best": Text(latency(task.best_s), style="bold"),
+            "speedup": Text(factor(task.speedup), style=_speedup_style(task.speedup)),
+            "GFLOP/s": "-" if task.gflops is None else f"{task.gflops:,.1f}",
+        }
+        letter = letters.get(_group(task), "")
+        name = Text.assemble(
+            (f"{letter} ".lstrip(), "magenta"), (task.name, "dim" if task.exhausted else "")
         )
+        table.add_row(name, *(cells[title] for title in shown))
     yield table
     if len(ranked) > rows:
         yield Text(f"and {len(ranked) - rows} more tasks that take less time", style="dim")
 
 
-def _same_group(task: TaskStatus, target: TargetStatus) -> bool:
-    return (task.target, task.fingerprint) == (target.target, target.fingerprint)
+def _letters(status: CampaignStatus) -> _Letters:
+    """Give each target a letter where there are several, so that tasks can name theirs."""
+    if len(status.targets) < 2:
+        return {}
+    groups = [(t.target, t.fingerprint) for t in status.targets]
+    return dict(zip(groups, string.ascii_uppercase, strict=False))
+
+
+def _group(task: TaskStatus) -> tuple[str, str]:
+    return task.target, task.fingerprint
 
 
 def _speedup_style(speedup: float | None) -> str:

@@ -30,7 +30,7 @@ def list_models(
     """List all versions of the cost model, newest first.
 
     \bExamples:
-      tunefleet models list
+      $ tunefleet models list
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import models_table
@@ -56,7 +56,7 @@ def show(
     """Show one version: its metrics, its parent, and why it was or was not promoted.
 
     \bExamples:
-      tunefleet models show v3
+      $ tunefleet models show v3
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import model_details

@@ -78,7 +78,7 @@ def print_campaign(status: CampaignStatus, console: Console) -> None:
             ("campaign", status.campaign_id),
             ("name", status.name),
             ("state", state_text(status.state)),
-            ("activity", status.activity or "none"),
+            *(() if status.state.ended else (("activity", status.activity or "none"),)),
             ("model", status.model_filename),
             ("shapes", shapes or "the model's own"),
             ("devices", ", ".join(status.devices) or status.device_selector or "all"),
@@ -105,6 +105,7 @@ def tasks_table(status: CampaignStatus) -> Table:
     several = len(status.targets) > 1
     columns = ("task", "calls", "trials", "before", "after", "speedup", "GFLOP/s")
     table = make_table(*columns, *(("target",) if several else ()), right=columns[1:])
+    table.title = "Tasks, for one call"
     for task in sorted(status.tasks, key=lambda t: -t.weight * (t.baseline_s or 0.0)):
         gflops = "-" if task.gflops is None else f"{task.gflops:,.1f}"
         table.add_row(
@@ -119,7 +120,7 @@ def tasks_table(status: CampaignStatus) -> Table:
 def _estimates_table(status: CampaignStatus) -> Table:
     columns = ("target", "devices", "trials", "baseline", "now", "speedup")
     table = make_table(*columns, right=columns[2:])
-    table.title = "Estimated from the tasks"
+    table.title = "Estimated from the tasks, for one run of the model"
     for target in status.targets:
         table.add_row(
             short_target(target.target),
@@ -139,7 +140,7 @@ def _end_to_end_table(status: CampaignStatus) -> Table:
         *("target", *subjects, "over untuned", "over onnxruntime", "max abs error"),
         right=(*subjects, "over untuned", "over onnxruntime", "max abs error"),
     )
-    table.title = "End to end"
+    table.title = "Measured end to end, for one run of the model"
     for target in status.targets:
         times = target.benchmark_s
         tuned = times.get("tuned")

@@ -41,8 +41,8 @@ def serve(
     The address it listens on is written to run/address in its folder.
 
     \bExamples:
-      tunefleet serve
-      tunefleet serve --home /srv/tunefleet --listen 127.0.0.1:7460
+      $ tunefleet serve
+      $ tunefleet serve --home /srv/tunefleet --listen 127.0.0.1:7460
     """
     from tunefleet.cli.installed import require_coordinator
 
@@ -72,8 +72,8 @@ def up(
     Logs go to DIR/logs. If either of the two ends, the other is ended as well.
 
     \bExamples:
-      tunefleet up
-      tunefleet up --home /tmp/try --listen 127.0.0.1:0 --logs
+      $ tunefleet up
+      $ tunefleet up --home /tmp/try --listen 127.0.0.1:0 --logs
     """
     from tunefleet.cli.installed import require_agent, require_coordinator
     from tunefleet.cli.local_fleet import run_local_fleet

@@ -41,7 +41,13 @@ _MEASURED_LABELS = {
 
 def make_table(*columns: str, right: Iterable[str] = ()) -> Table:
     """Make an empty table; the columns named in ``right`` hold numbers."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        pad_edge=False,
+        title_justify="left",
+        title_style="bold cyan",
+    )
     numbers = frozenset(right)
     for column in columns:
         number = column in numbers

@@ -77,7 +77,9 @@ def tune(
     ] = "",
     name: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Name in listings; the file's if left out.", show_default=False),
+        typer.Option(
+            metavar="NAME", help="Name in listings; the file's if left out.", show_default=False
+        ),
     ] = "",
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of everything random in the campaign.")
@@ -102,10 +104,10 @@ def tune(
     `tunefleet campaigns watch` takes it up again.
 
     \bExamples:
-      tunefleet tune resnet50.onnx
-      tunefleet tune resnet50.onnx --devices arch=aarch64 --trials 2000
-      tunefleet tune model.onnx --shape data=1,3,224,224 --time 10m --output tuned
-      tunefleet tune model.onnx --detach --format json
+      $ tunefleet tune resnet50.onnx
+      $ tunefleet tune resnet50.onnx --devices arch=aarch64 --trials 2000
+      $ tunefleet tune model.onnx --shape data=1,3,224,224 --time 10m --output tuned
+      $ tunefleet tune model.onnx --detach --format json
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """

@@ -1,0 +1,245 @@
+"""The tunefleet command as a process of its own, against a real server on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_memory_fleet import (
+    InMemoryFleet,
+    make_campaign,
+    make_device,
+    make_done,
+    serving,
+    unused_address,
+)
+
+from tunefleet.errors import Reason
+from tunefleet.v1 import campaign_pb2, user_service_pb2
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def state() -> InMemoryFleet:
+    return InMemoryFleet(devices=[make_device()], campaigns={"c0ffee01": make_campaign()})
+
+
+@pytest.fixture
+def environment(state, tmp_path) -> Iterator[dict[str, str]]:
+    with serving(state) as address:
+        yield {**os.environ, "TUNEFLEET_COORDINATOR": address, "COLUMNS": "200"}
+
+
+@pytest.fixture
+def cli(environment, tmp_path) -> Cli:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tunefleet.cli", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    (tmp_path / "net.onnx").write_bytes(b"model" * 1000)
+    return tmp_path / "net.onnx"
+
+
+def stdout_json(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_unreachable_coordinator(cli):
+    address = unused_address()
+    done = cli("campaigns", "list", "--coordinator", address)
+    assert done.returncode == Reason.COORDINATOR_UNREACHABLE.value.exit_code
+    error, hint = done.stderr.splitlines()
+    assert error == f"error: no coordinator answers at {address}: Connection refused"
+    assert hint.startswith("hint: Start one with `tunefleet up`")
+
+
+def test_unknown_campaign(cli):
+    done = cli("campaigns", "show", "nope")
+    assert done.returncode == Reason.CAMPAIGN_UNKNOWN.value.exit_code
+    assert done.stderr.startswith("error: no campaign is nope\nhint: ")
+
+
+def test_error_is_json_too_where_json_is_wanted(cli):
+    done = cli("devices", "show", "nope", "--format", "json")
+    assert done.returncode == Reason.DEVICE_UNKNOWN.value.exit_code
+    error = json.loads(done.stdout)["error"]
+    assert error["reason"] == "DEVICE_UNKNOWN"
+    assert error["hint"] == Reason.DEVICE_UNKNOWN.value.hint
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["tune", "missing.onnx"], Reason.MODEL_INVALID),
+        (["tune", "net.onnx", "--shape", "1,3,224,224"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--shape", "x=1,-3"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--time", "10"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--trials", "0"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--target", "llvm -mcpu"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--coordinator", "nowhere"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--devices", "arch=none"], Reason.NO_DEVICE_MATCHES),
+        (["tune"], Reason.INVALID_ARGUMENT),
+        (["tnue", "net.onnx"], Reason.INVALID_ARGUMENT),
+        (["campaigns", "list", "--format", "yaml"], Reason.INVALID_ARGUMENT),
+        (["campaigns", "export", "c0ffee01"], Reason.CAMPAIGN_STATE),
+        (["models", "show", "v9"], Reason.MODEL_VERSION_UNKNOWN),
+    ],
+)
+def test_failure_has_its_exit_code_and_two_lines(cli, model, arguments, reason):
+    done = cli(*arguments)
+    assert done.returncode == reason.value.exit_code
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["error", "hint"]
+
+
+def test_campaigns_list_as_json(cli):
+    (campaign,) = stdout_json(cli("campaigns", "list", "--format", "json"))["campaigns"]
+    assert campaign["campaign_id"] == "c0ffee01"
+    assert campaign["state"] == "tuning"
+    assert (campaign["trials"], campaign["trials_wanted"]) == (40, 100)
+    assert campaign["created_at"] == "2023-11-14T22:13:20+00:00"
+    assert campaign["ended_at"] is None
+
+
+def test_campaign_show_as_json_has_its_tasks(cli):
+    tasks = stdout_json(cli("campaigns", "show", "c0ff", "--format", "json"))["campaign"]["tasks"]
+    assert tasks[0]["name"] == "conv2d"
+    assert tasks[0]["speedup"] == pytest.approx(25)
+    assert tasks[0]["gflops"] == pytest.approx(100)
+    assert tasks[1]["best_s"] is None
+
+
+def test_campaigns_for_people(cli):
+    listing, sheet = cli("campaigns", "list"), cli("campaigns", "show", "c0ffee01")
+    assert "40/100" in listing.stdout
+    assert "llvm znver4, 2 threads" in sheet.stdout
+    assert "50,000.0 µs" in sheet.stdout
+
+
+def test_devices_as_json(cli):
+    (device,) = stdout_json(cli("devices", "list", "--format", "json"))["devices"]
+    assert device == stdout_json(cli("devices", "show", "box", "--format", "json"))["device"]
+    assert device["profile"]["measured"]["gflops_single_core"] == 101.5
+    assert device["profile"]["l3_bytes"] is None
+    assert device["labels"] == {"site": "lab"}
+
+
+def test_device_sheet_has_units_and_says_what_is_unknown(cli):
+    lines = cli("devices", "show", "box").stdout.splitlines()
+    values = {line[:27].strip(): line[27:].strip() for line in lines}
+    sheet = "\n".join(lines)
+    assert "Test CPU [rev 2]" in sheet
+    assert "101.5 GFLOP/s" in sheet
+    assert "1 MiB" in sheet
+    assert values["parallel loop start"].endswith("unknown")
+
+
+def test_models_as_json_and_for_people(cli, state):
+    state.models.append(
+        user_service_pb2.ModelVersion(version="v2", current=True, metrics={"pca": 0.8125}, trials=9)
+    )
+    (version,) = stdout_json(cli("models", "list", "--format", "json"))["models"]
+    assert version["metrics"] == {"pca": 0.8125}
+    assert stdout_json(cli("models", "show", "v2", "--format", "json"))["model"] == version
+    assert "0.812" in cli("models", "list").stdout
+
+
+def test_empty_listings_say_what_to_do(cli, state):
+    state.devices.clear()
+    state.campaigns.clear()
+    assert "tunefleet-agent run" in cli("devices", "list").stdout
+    assert "tunefleet tune MODEL" in cli("campaigns", "list").stdout
+
+
+def test_tune_fetches_the_results(cli, state, model, tmp_path):
+    done = make_done(state.blobs, {"report.json": b"{}", "tuned/lib.so": b"elf"})
+    state.watched = [[make_campaign(), done]]
+    finished = cli("tune", "net.onnx", "--output", "out", "--trials", "7", "--time", "1h30m")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out/tuned/lib.so").read_bytes() == b"elf"
+    assert state.created[0].spec.time_limit.seconds == 5400
+    assert "10.00 ms" in finished.stdout
+    assert "3.00e-06" in finished.stdout
+    assert str(tmp_path / "out") in finished.stdout
+
+
+def test_tune_as_json_prints_one_object_and_names_the_folder_itself(cli, state, model, tmp_path):
+    done = make_done(state.blobs, {"report.json": b"{}"})
+    state.watched = [[make_campaign(), done]]
+    result = stdout_json(cli("tune", "net.onnx", "--format", "json"))
+    assert result["output_dir"] == str(tmp_path / "tunefleet-out/net-c0ffee01")
+    assert [Path(f).read_bytes() for f in result["files"]] == [b"{}"]
+    assert result["campaign"]["targets"][0]["benchmark_s"]["tuned"] == 0.01
+
+
+def test_detached_tune_returns_at_once(cli, model):
+    result = stdout_json(cli("tune", "net.onnx", "--detach", "--format", "json"))
+    assert result["campaign"]["campaign_id"] == "c0ffee01"
+
+
+def test_tune_ends_with_the_code_of_the_campaigns_error(cli, state, model):
+    error = campaign_pb2.CampaignError(reason="SHAPE_REQUIRED", message="input x is symbolic")
+    state.watched = [[make_campaign(state=campaign_pb2.CAMPAIGN_STATE_FAILED, error=error)]]
+    done = cli("tune", "net.onnx")
+    assert done.returncode == Reason.SHAPE_REQUIRED.value.exit_code
+    assert done.stderr.startswith("error: input x is symbolic\nhint: Give each symbolic")
+
+
+def test_watch_says_that_the_connection_broke_and_goes_on(cli, state):
+    state.watched = [[make_campaign()], [make_done(state.blobs, {})]]
+    done = cli("campaigns", "watch", "c0ffee01")
+    assert done.returncode == 0, done.stderr
+    assert "Connection lost" in done.stdout
+    assert "The coordinator is back." in done.stdout
+
+
+def test_interrupted_watch_says_how_to_come_back(environment, tmp_path):
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "tunefleet.cli", "campaigns", "watch", "c0ffee01"],
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    assert "40/100" in watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, stderr = watching.communicate(timeout=30)
+    assert watching.returncode == Reason.INTERRUPTED.value.exit_code
+    assert "the campaign c0ffee01 goes on" in stderr
+    assert "tunefleet campaigns watch c0ffee01" in stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "word"), [("pause", "paused"), ("resume", "tuning"), ("cancel", "cancelled")]
+)
+def test_steering_says_the_new_state(cli, command, word):
+    assert cli("campaigns", command, "c0ffee01").stdout == f"Campaign c0ffee01 is {word}.\n"
+
+
+def test_pausing_what_is_done_is_refused(cli, state):
+    state.campaigns["c0ffee01"] = make_done(state.blobs, {})
+    done = cli("campaigns", "pause", "c0ffee01")
+    assert done.returncode == Reason.CAMPAIGN_STATE.value.exit_code
