@@ -43,17 +43,17 @@ def compile_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
     tasks = {task.workload for task in tunable_tasks(prepared, target)}
 
     lock = MachineLock()
-    progress("writing the database")
+    progress(0.1, "writing the database")
     with lock.busy():
         committed = write_database(out_dir / "database", records, target)
         scheduled, applied = apply_schedules(prepared, committed.database, target)
     _check(applied, committed.workloads, tasks)
 
-    progress("compiling the tuned module")
+    progress(0.3, "compiling the tuned module")
     tuned = out_dir / "tuned.so"
     with lock.busy():
         build_library(scheduled, target, tuned)
-    progress("compiling the untuned module")
+    progress(0.7, "compiling the untuned module")
     untuned = out_dir / "untuned.so"
     with lock.busy():
         build_library(prepared, target, untuned)

@@ -35,5 +35,5 @@ def run_script(prepared: Any) -> str:
     lines = []
     for parameter in prepared["main"].params:
         shape = ", ".join(str(int(size)) for size in parameter.ty.shape)
-        lines.append(f'    np.ones([{shape}], "{parameter.ty.dtype}"),  # {parameter.name_hint}')
+        lines.append(f'    np.ones([{shape}], "{parameter.ty.dtype}"),  # {parameter.name}')
     return _SCRIPT.format(inputs="\n".join(lines))

@@ -1,11 +1,14 @@
 """The import job: from a user's file to prepared modules, tasks and reference data.
 
 Spec: ``{"model_path", "shapes": {"name": [1, 3, 224, 224]}, "targets": [canonical target JSON],
-"out_dir"}``, and optionally ``"seed"`` (default 0) for the reference inputs.
+"out_dir"}``, and optionally ``"model_filename"`` (what messages call the file; by default its own
+name) and ``"seed"`` (default 0) for the reference inputs.
 
 Result: ``{"inputs": [{"name", "shape", "dtype"}], "outputs": [the same], "operators": n,
 "prepared": {target: path}, "tasks": [{"target", "name", "workload", "path", "weight", "flops"}],
-"onnx": path or null, "reference_inputs": path, "reference_outputs": path}``.
+"onnx": path or null, "inputs_npz": path, "outputs_npz": path}``. The archives hold ``input_0``,
+... and ``output_0``, ...; ``onnx`` is the network with fixed shapes for onnxruntime, and may be
+the given file itself.
 """
 
 from __future__ import annotations
@@ -36,17 +39,18 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     out_dir.mkdir(parents=True, exist_ok=True)
     # Each step is one busy section: a second or two for a usual network, and not to be cut.
     lock = MachineLock()
-    progress("reading the model")
+    progress(0.0, "reading the model")
     with lock.busy():
-        network = _load(Path(spec["model_path"]), spec.get("shapes") or {}, out_dir)
-    progress("computing reference outputs")
+        network = _load(spec, out_dir)
+    progress(0.3, "computing reference outputs")
     with lock.busy():
         inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
         outputs = _reference(network, inputs)
     prepared: dict[str, str] = {}
     tasks: list[dict[str, Any]] = []
-    for target in spec["targets"]:
-        progress(f"extracting tasks for {target}")
+    targets = list(spec["targets"])
+    for index, target in enumerate(targets):
+        progress(0.4 + 0.6 * index / len(targets), f"extracting tasks for {target}")
         with lock.busy():
             path, extracted = _extract(network, target, out_dir)
         prepared[target] = str(path)
@@ -63,21 +67,24 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         "prepared": prepared,
         "tasks": tasks,
         "onnx": str(network.onnx) if network.onnx else None,
-        "reference_inputs": str(_save(out_dir / "inputs.npz", "input", inputs)),
-        "reference_outputs": str(_save(out_dir / "outputs.npz", "output", outputs)),
+        "inputs_npz": str(_save(out_dir / "inputs.npz", "input", inputs)),
+        "outputs_npz": str(_save(out_dir / "outputs.npz", "output", outputs)),
     }
 
 
-def _load(path: Path, shapes: Shapes, out_dir: Path) -> Network:
+def _load(spec: Mapping[str, Any], out_dir: Path) -> Network:
+    path = Path(spec["model_path"])
+    name = str(spec.get("model_filename") or path.name)
+    shapes: Shapes = spec.get("shapes") or {}
     if not path.is_file():
-        raise TuneFleetError(Reason.MODEL_INVALID, f"there is no file {path}")
+        raise TuneFleetError(Reason.MODEL_INVALID, f"there is no file {name}")
     if zipfile.is_zipfile(path):
         from coordinator.models.torch_network import load_torch  # noqa: PLC0415 (2 s for torch)
 
         return load_torch(path, shapes, out_dir)
     from coordinator.models.onnx_network import load_onnx  # noqa: PLC0415
 
-    return load_onnx(path, shapes, out_dir)
+    return load_onnx(path, name, shapes, out_dir)
 
 
 def _reference(network: Network, inputs: list[Tensor]) -> list[Tensor]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from tunefleet.errors import Reason, TuneFleetError
 
-Progress = Callable[[str], None]
-"""Told in a few words what the job turns to next."""
+Progress = Callable[[float, str], None]
+"""Told what share of the job is done (0 to 1) and in a few words what it turns to next."""
 
 _FAILED = 1
 _OOM_SCORE_ADJ = "500"
@@ -31,7 +31,8 @@ def run_job(work: Callable[[Mapping[str, Any], Progress], dict[str, Any]]) -> in
 
     Returns:
         0 with the result in the out file, or 1 with ``{"error": {"reason", "message"}}`` there.
-        Progress goes to stdout, one ``{"progress": TEXT}`` a line; logs and tracebacks to stderr.
+        Progress goes to stdout, one ``{"progress": SHARE, "message": TEXT}`` a line; logs and
+        tracebacks go to stderr.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--spec", type=Path, required=True)
@@ -72,10 +73,10 @@ def _claim_stdout() -> Progress:
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def progress(text: str) -> None:
+    def progress(share: float, message: str) -> None:
         # A coordinator that has gone away must not fail the job.
         with contextlib.suppress(BrokenPipeError):
-            channel.write(json.dumps({"progress": text}) + "\n")
+            channel.write(json.dumps({"progress": share, "message": message}) + "\n")
 
     return progress
 

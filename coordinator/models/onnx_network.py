@@ -20,18 +20,19 @@ _SIZE_LIMIT_BYTES = 2**31 - 1
 """Protobuf's own limit for one message."""
 
 
-def load_onnx(path: Path, shapes: Shapes, out_dir: Path) -> Network:
+def load_onnx(path: Path, name: str, shapes: Shapes, out_dir: Path) -> Network:
     """Read an ONNX file that holds all its weights.
 
     Args:
         path: the file; it is never changed.
+        name: what messages call it.
         shapes: sizes for inputs whose dimensions are symbolic.
         out_dir: where a copy with fixed shapes goes, if one is needed.
 
     Raises:
         TuneFleetError: MODEL_INVALID, MODEL_UNSUPPORTED, SHAPE_REQUIRED or INVALID_ARGUMENT.
     """
-    model = read_onnx(path)
+    model = _read(path, name)
     inputs = fix_inputs(model, shapes)
     fixed = path
     if shapes:
@@ -47,27 +48,27 @@ def load_onnx(path: Path, shapes: Shapes, out_dir: Path) -> Network:
     )
 
 
-def read_onnx(path: Path) -> onnx.ModelProto:
+def _read(path: Path, name: str) -> onnx.ModelProto:
     """Read and validate an ONNX file, without following references to other files.
 
     Raises:
         TuneFleetError: MODEL_INVALID.
     """
     if path.stat().st_size > _SIZE_LIMIT_BYTES:
-        raise _invalid(f"{path.name} is larger than the 2 GiB that one ONNX file may have")
+        raise _invalid(f"{name} is larger than the 2 GiB that one ONNX file may have")
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as e:
-        raise _invalid(f"{path.name} is neither an ONNX file nor a torch.export program") from e
+        raise _invalid(f"{name} is neither an ONNX file nor a torch.export program") from e
     if not model.graph.node or not model.opset_import:
-        raise _invalid(f"{path.name} is neither an ONNX file nor a torch.export program")
+        raise _invalid(f"{name} is neither an ONNX file nor a torch.export program")
     tensors = list(model.graph.initializer)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
-        raise _invalid(f"{path.name} keeps weights in other files; save it as one file")
+        raise _invalid(f"{name} keeps weights in other files; save it as one file")
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as e:
-        raise _invalid(f"{path.name} is not a valid ONNX model: {first_line(e)}") from e
+        raise _invalid(f"{name} is not a valid ONNX model: {first_line(e)}") from e
     return model
 
 
