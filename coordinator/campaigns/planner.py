@@ -13,6 +13,7 @@ import structlog
 
 from coordinator.campaigns.scheduler import choose_round
 from coordinator.server.bus import Bus
+from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
 from coordinator.state.records import (
     CampaignRecord,
@@ -39,9 +40,6 @@ from tunefleet.leases import (
 from tunefleet.targets import target_cores
 
 log = structlog.get_logger()
-
-LEASE_TTL_S = 60.0
-"""An agent renews at a third of this; a device that fell silent loses its round after it."""
 
 KNOWN_TRACES = 32
 """Best schedules sent along to start a search from."""

@@ -1,0 +1,24 @@
+"""Gives the server its work: plans leases, drives campaigns, trains the cost model."""
+
+from __future__ import annotations
+
+from coordinator.campaigns.finishing import Finisher
+from coordinator.campaigns.importing import Importer
+from coordinator.campaigns.planner import LeasePlanner
+from coordinator.campaigns.runner import CampaignRunner
+from coordinator.costmodel.supervisor import TrainingSupervisor
+from coordinator.server.app import Core, Wiring
+
+
+def wire(core: Core) -> Wiring:
+    """Make a coordinator that does everything a coordinator does."""
+    runner = CampaignRunner(
+        core.store,
+        core.bus,
+        Importer(core.store, core.blobs, core.home, core.bus),
+        Finisher(core.store, core.blobs, core.home, core.bus, core.clock),
+        core.clock,
+    )
+    trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)
+    planner = LeasePlanner(core.store, core.bus, core.clock)
+    return Wiring(planner, background=(runner.run, trainer.run))
