@@ -13,9 +13,10 @@ from tunefleet.errors import Reason, TuneFleetError
 
 
 def default_home() -> Path:
-    """Return the home used where none is given: ``$TUNEFLEET_HOME`` or ``~/.tunefleet``."""
+    """Return the home used where none is given; the commands use the same."""
     chosen = os.environ.get("TUNEFLEET_HOME")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".tunefleet"
+    base = Path(chosen) if chosen else Path.home() / ".local/share/tunefleet"
+    return base / "coordinator"
 
 
 @dataclass(frozen=True)

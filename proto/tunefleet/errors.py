@@ -70,6 +70,9 @@ class Reason(Enum):
     UNAUTHENTICATED = ErrorKind(
         44, "UNAUTHENTICATED", "Give the credentials that the coordinator asks for."
     )
+    ADDRESS_IN_USE = ErrorKind(
+        45, "UNAVAILABLE", "Stop who listens there, or choose another --listen (port 0 finds one)."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 

@@ -1,0 +1,68 @@
+"""``python -m coordinator``: runs a coordinator in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from coordinator.logs import configure_logging
+from coordinator.server.address import DEFAULT_LISTEN
+from coordinator.server.app import Core, ServerConfig, Wiring, serve, without_work
+from coordinator.state.home import default_home
+from tunefleet.errors import TuneFleetError
+
+
+def main(
+    arguments: Sequence[str] | None = None, wire: Callable[[Core], Wiring] = without_work
+) -> int:
+    """Run a coordinator until SIGTERM or SIGINT.
+
+    Args:
+        arguments: of the command line; those of this process for ``None``.
+        wire: makes what plans and drives the work.
+
+    Returns:
+        The process's exit code: 0, or that of the error's reason.
+    """
+    options = _parse(arguments)
+    configure_logging(options.log_level)
+    config = ServerConfig(options.home, options.listen, options.database)
+    try:
+        asyncio.run(_serve_until_signal(config, wire))
+    except TuneFleetError as e:
+        sys.stderr.write(f"error: {e.message}\n{e.hint}\n")
+        return e.reason.value.exit_code
+    return 0
+
+
+async def _serve_until_signal(config: ServerConfig, wire: Callable[[Core], Wiring]) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(config, wire, stop=stop)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m coordinator",
+        description="Run a TuneFleet coordinator.",
+        epilog="The address it listens on is written to run/address in its home.",
+    )
+    parser.add_argument(
+        "--home", type=Path, default=default_home(), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--listen",
+        default=DEFAULT_LISTEN,
+        metavar="HOST:PORT",
+        help="loopback only; port 0 picks a free one; default: %(default)s",
+    )
+    parser.add_argument("--database", default="", metavar="URL", help="default: SQLite in the home")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
+    )
+    return parser.parse_args(arguments)

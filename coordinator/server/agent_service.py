@@ -1,0 +1,210 @@
+"""What agents call."""
+
+# ruff: noqa: ARG002, N802 - the methods' names and arguments are the contract's
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+import structlog
+
+from coordinator.server.bus import Bus, Notice
+from coordinator.server.limits import (
+    HEARTBEAT_INTERVAL_S,
+    LEASE_TTL_S,
+    MAX_TRIALS_A_REPORT,
+    RETRY_AFTER_S,
+)
+from coordinator.server.ports import Planner
+from coordinator.server.registration import device_from_request, put_under_free_name
+from coordinator.server.reports import read_trials
+from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
+from coordinator.state.store import Store
+from tunefleet import __version__
+from tunefleet.conversions import benchmark_result_from_proto, duration, lease_to_proto
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.v1 import agent_service_pb2 as pb
+from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
+
+log = structlog.get_logger()
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_HINTS = {
+    Notice.OPENED: pb.HINT_UNSPECIFIED,
+    Notice.WORK: pb.HINT_WORK_AVAILABLE,
+    Notice.LEASES: pb.HINT_LEASE_CHANGED,
+    Notice.STOPPING: pb.HINT_STOPPING,
+}
+_OUTCOMES = {
+    lease_pb2.LEASE_OUTCOME_DONE: LeaseState.DONE,
+    lease_pb2.LEASE_OUTCOME_FAILED: LeaseState.FAILED,
+    lease_pb2.LEASE_OUTCOME_RETURNED: LeaseState.RETURNED,
+}
+
+
+class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
+    """Registers agents, leases work to them and takes in what they found."""
+
+    def __init__(
+        self, store: Store, planner: Planner, bus: Bus, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._planner = planner
+        self._bus = bus
+        self._clock = clock
+
+    async def RegisterAgent(
+        self, request: pb.RegisterAgentRequest, context: _Context
+    ) -> pb.RegisterAgentResponse:
+        """Take in what an agent says of its device."""
+        device = device_from_request(request, self._clock())
+        device = await asyncio.to_thread(put_under_free_name, self._store, device)
+        log.info("agent registered", device=device.name, target=device.target, ready=device.ready)
+        if device.ready:
+            self._bus.notify_work()
+        return pb.RegisterAgentResponse(
+            coordinator_version=__version__,
+            heartbeat_interval=duration(HEARTBEAT_INTERVAL_S),
+            target=device.target,
+        )
+
+    async def Control(
+        self, request: pb.ControlRequest, context: _Context
+    ) -> AsyncIterator[pb.ControlResponse]:
+        """Send hints until the agent goes or the coordinator stops."""
+        await self._device(request.device_id)
+        async with aclosing(self._bus.watch_device(request.device_id)) as notices:
+            async for notice in notices:
+                yield pb.ControlResponse(hint=_HINTS[notice])
+
+    async def SendHeartbeat(
+        self, request: pb.SendHeartbeatRequest, context: _Context
+    ) -> pb.SendHeartbeatResponse:
+        """Note that the agent lives; say which of its leases are not its any more."""
+        await asyncio.to_thread(self._store.touch_device, request.device_id, self._clock())
+        active = await asyncio.to_thread(self._store.active_lease, request.device_id)
+        held = "" if active is None else active.lease_id
+        return pb.SendHeartbeatResponse(
+            cancelled_lease_ids=[name for name in request.lease_ids if name != held]
+        )
+
+    async def AcquireLease(
+        self, request: pb.AcquireLeaseRequest, context: _Context
+    ) -> pb.AcquireLeaseResponse:
+        """Bring the lease that the device holds already, or a new one, or none."""
+        device = await self._device(request.device_id)
+        message = await self._held_lease(device.device_id)
+        if message is None and device.ready:
+            lease = await self._planner.next_lease(device)
+            message = None if lease is None else lease_to_proto(lease)
+        if message is None:
+            return pb.AcquireLeaseResponse(retry_after=duration(RETRY_AFTER_S))
+        log.info("lease granted", device=device.name, lease=message.lease_id)
+        return pb.AcquireLeaseResponse(lease=message)
+
+    async def RenewLease(
+        self, request: pb.RenewLeaseRequest, context: _Context
+    ) -> pb.RenewLeaseResponse:
+        """Prolong a lease."""
+        await self._renew(request.lease_id, request.fencing_token)
+        return pb.RenewLeaseResponse(ttl=duration(LEASE_TTL_S))
+
+    async def ReportTrials(
+        self, request: pb.ReportTrialsRequest, context: _Context
+    ) -> pb.ReportTrialsResponse:
+        """Store trials; those that are named in the answer need not be sent again."""
+        if len(request.trials) > MAX_TRIALS_A_REPORT:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT,
+                f"a report carries {MAX_TRIALS_A_REPORT} trials at the most, not "
+                f"{len(request.trials)}",
+            )
+        trials, unreadable = await asyncio.to_thread(read_trials, request.trials)
+        outcome = await asyncio.to_thread(
+            self._store.ingest_trials,
+            request.device_id,
+            request.lease_id,
+            request.fencing_token,
+            trials,
+            self._clock(),
+        )
+        rejected = unreadable | dict(outcome.rejected)
+        if rejected:
+            log.warning("trials rejected", lease=request.lease_id, reasons=set(rejected.values()))
+        if outcome.new:
+            self._bus.notify_campaign(outcome.campaign_id)
+        return pb.ReportTrialsResponse(
+            stored_trial_ids=outcome.stored,
+            rejected=[
+                pb.RejectedTrial(trial_id=name, reason=why) for name, why in rejected.items()
+            ],
+        )
+
+    async def CompleteLease(
+        self, request: pb.CompleteLeaseRequest, context: _Context
+    ) -> pb.CompleteLeaseResponse:
+        """End a lease and pass on what came of it."""
+        state = _OUTCOMES.get(request.outcome)
+        if state is None:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT, f"the outcome {request.outcome} is not known"
+            )
+        lease = await asyncio.to_thread(
+            self._store.end_lease,
+            request.lease_id,
+            request.fencing_token,
+            state,
+            request.error,
+            dict(request.phase_seconds),
+        )
+        log.info("lease ended", lease=lease.lease_id, state=state, error=request.error)
+        if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
+            await self._benchmark_done(lease, request.benchmark, request.error)
+        elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
+            key = TaskKey(lease.workload, lease.target, lease.fingerprint)
+            await asyncio.to_thread(self._store.mark_exhausted, lease.campaign_id, key)
+        self._bus.notify_campaign(lease.campaign_id)
+        self._bus.notify_work()
+        return pb.CompleteLeaseResponse()
+
+    async def _benchmark_done(
+        self, lease: LeaseRecord, results: Sequence[lease_pb2.BenchmarkResult], error: str
+    ) -> None:
+        found = [benchmark_result_from_proto(result) for result in results]
+        await self._planner.benchmark_done(lease, found, error)
+
+    async def _device(self, device_id: str) -> DeviceRecord:
+        try:
+            device = await asyncio.to_thread(self._store.get_device, device_id)
+        except TuneFleetError as e:
+            raise _unknown_agent(device_id) from e
+        if device.device_id != device_id:  # it is another device's name
+            raise _unknown_agent(device_id)
+        return device
+
+    async def _held_lease(self, device_id: str) -> lease_pb2.Lease | None:
+        """Return the lease that the device holds as it was granted, with its time begun anew."""
+        held = await asyncio.to_thread(self._store.active_lease, device_id)
+        if held is None:
+            return None
+        try:
+            await self._renew(held.lease_id, held.fencing_token)
+        except TuneFleetError:  # it ended meanwhile
+            return None
+        message = lease_pb2.Lease.FromString(held.message)
+        message.ttl.CopyFrom(duration(LEASE_TTL_S))
+        return message
+
+    async def _renew(self, lease_id: str, fencing_token: int) -> None:
+        expires_at = self._clock() + LEASE_TTL_S
+        await asyncio.to_thread(self._store.renew_lease, lease_id, fencing_token, expires_at)
+
+
+def _unknown_agent(device_id: str) -> TuneFleetError:
+    return TuneFleetError(Reason.AGENT_UNKNOWN, f"no agent is registered with the id {device_id!r}")

@@ -1,0 +1,79 @@
+"""Blobs over the wire, in chunks."""
+
+# ruff: noqa: ARG002, N802 - the methods' names and arguments are the contract's
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+
+from coordinator.server.limits import CHUNK_BYTES, MAX_BLOB_BYTES
+from coordinator.state.blobs import BlobStore
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.v1 import blob_service_pb2 as pb
+from tunefleet.v1 import blob_service_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
+    """Gives blobs out and takes them in."""
+
+    def __init__(self, blobs: BlobStore, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+        self._blobs = blobs
+        self._max_blob_bytes = max_blob_bytes
+
+    async def GetBlob(
+        self, request: pb.GetBlobRequest, context: _Context
+    ) -> AsyncIterator[pb.GetBlobResponse]:
+        """Stream a blob; at least one message comes, so that its size is always told."""
+        total = await asyncio.to_thread(self._blobs.size, request.digest)
+        if not 0 <= request.offset <= total:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT,
+                f"the offset {request.offset} is outside of the blob's {total} bytes",
+            )
+        with await asyncio.to_thread(self._blobs.open, request.digest) as file:
+            file.seek(request.offset)
+            chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
+            yield pb.GetBlobResponse(total_bytes=total, chunk=chunk)
+            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                yield pb.GetBlobResponse(total_bytes=total, chunk=chunk)
+
+    async def PutBlob(
+        self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: _Context
+    ) -> pb.PutBlobResponse:
+        """Store a blob if its bytes have the digest that the first message gives."""
+        with ExitStack() as stack:
+            writer = None
+            digest = ""
+            async for request in request_iterator:
+                if writer is None:
+                    digest = request.digest
+                    if await asyncio.to_thread(self._blobs.has, digest):
+                        size = await asyncio.to_thread(self._blobs.size, digest)
+                        return pb.PutBlobResponse(total_bytes=size)
+                    writer = stack.enter_context(self._blobs.writer())
+                if writer.size_bytes + len(request.chunk) > self._max_blob_bytes:
+                    raise TuneFleetError(
+                        Reason.INVALID_ARGUMENT,
+                        f"a blob may have {self._max_blob_bytes} bytes at the most",
+                    )
+                await asyncio.to_thread(writer.write, request.chunk)
+            if writer is None:
+                raise TuneFleetError(Reason.INVALID_ARGUMENT, "no message came with the digest")
+            await asyncio.to_thread(writer.commit, digest)
+            return pb.PutBlobResponse(total_bytes=writer.size_bytes)
+
+    async def FindMissingBlobs(
+        self, request: pb.FindMissingBlobsRequest, context: _Context
+    ) -> pb.FindMissingBlobsResponse:
+        """Return the digests of which no blob is stored."""
+        missing = await asyncio.to_thread(
+            lambda: [digest for digest in request.digests if not self._blobs.has(digest)]
+        )
+        return pb.FindMissingBlobsResponse(digests=missing)

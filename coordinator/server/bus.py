@@ -1,0 +1,133 @@
+"""Says within this process that something changed. What changed is in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+
+from coordinator.server.limits import WATCH_MAX_INTERVAL_S, WATCH_MIN_INTERVAL_S
+
+
+class Notice(Enum):
+    """What an agent may want to look at."""
+
+    OPENED = auto()
+    WORK = auto()
+    LEASES = auto()
+    STOPPING = auto()
+
+
+class Bus:
+    """Wakes whoever waits. Notices are coalesced: many changes may wake a waiter once.
+
+    Notifying is allowed from any thread and costs nothing where nobody waits; the iterators
+    belong to the event loop they are used in.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._devices: dict[_Listener, str] = {}
+        self._campaigns: dict[_Listener, str] = {}
+        self._stopped = False
+
+    def notify_campaign(self, campaign_id: str) -> None:
+        """Say that a campaign, its tasks or its trials changed."""
+        with self._lock:
+            wanted = [at for at, name in self._campaigns.items() if name in {"", campaign_id}]
+        for listener in wanted:
+            listener.note(None)
+
+    def notify_work(self) -> None:
+        """Say that there may be work to lease."""
+        with self._lock:
+            everyone = list(self._devices)
+        for listener in everyone:
+            listener.note(Notice.WORK)
+
+    def notify_leases(self, device_id: str) -> None:
+        """Say that a lease of this device ended without its doing."""
+        with self._lock:
+            wanted = [at for at, name in self._devices.items() if name == device_id]
+        for listener in wanted:
+            listener.note(Notice.LEASES)
+
+    def stop(self) -> None:
+        """End all iterators; agents are told before."""
+        with self._lock:
+            self._stopped = True
+            everyone = [*self._devices, *self._campaigns]
+        for listener in everyone:
+            listener.note(Notice.STOPPING)
+
+    async def watch_campaign(
+        self,
+        campaign_id: str,
+        min_interval_s: float = WATCH_MIN_INTERVAL_S,
+        max_interval_s: float = WATCH_MAX_INTERVAL_S,
+    ) -> AsyncGenerator[None, None]:
+        """Yield at once, whenever the campaign changed, and from time to time all the same.
+
+        Args:
+            campaign_id: whose changes; empty for those of any campaign.
+            min_interval_s: shortest time between two yields, in seconds.
+            max_interval_s: longest time between two yields, in seconds.
+        """
+        with self._listening(self._campaigns, campaign_id) as listener:
+            while not self._stopped:
+                listener.take()
+                yield
+                await asyncio.sleep(min_interval_s)
+                await listener.wait(max_interval_s - min_interval_s)
+
+    async def watch_device(self, device_id: str) -> AsyncGenerator[Notice, None]:
+        """Yield what is worth looking at for an agent: OPENED at first, STOPPING at last."""
+        with self._listening(self._devices, device_id) as listener:
+            # From here on nothing is missed.
+            yield Notice.OPENED
+            while not self._stopped:
+                await listener.wait(None)
+                for notice in listener.take():
+                    yield notice
+
+    @contextmanager
+    def _listening(self, listeners: dict[_Listener, str], name: str) -> Iterator[_Listener]:
+        listener = _Listener()
+        with self._lock:
+            listeners[listener] = name
+        try:
+            yield listener
+        finally:
+            with self._lock:
+                del listeners[listener]
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        # Ordered, and each once.
+        self._notices: dict[Notice, None] = {}
+
+    def note(self, notice: Notice | None) -> None:
+        self._loop.call_soon_threadsafe(self._wake, notice)
+
+    def take(self) -> list[Notice]:
+        notices = list(self._notices)
+        self._notices.clear()
+        self._event.clear()
+        return notices
+
+    async def wait(self, timeout_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+    def _wake(self, notice: Notice | None) -> None:
+        if notice is not None:
+            self._notices[notice] = None
+        self._event.set()

@@ -1,0 +1,108 @@
+"""Checks what a person asks for and makes a campaign of it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+
+from coordinator.server.limits import MAX_CAMPAIGN_TRIALS, MAX_NAME_CHARS
+from coordinator.server.selectors import select
+from coordinator.state.blobs import BlobStore
+from coordinator.state.records import CampaignRecord, CampaignSpec, CampaignState, DeviceRecord
+from coordinator.state.store import Store
+from tunefleet.conversions import seconds
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.targets import canonical_target
+from tunefleet.v1 import campaign_pb2
+
+_DEVICES_NAMED = 10
+"""Known devices that a message lists before it says how many more there are."""
+
+
+def create_campaign(
+    store: Store,
+    blobs: BlobStore,
+    message: campaign_pb2.CampaignSpec,
+    idempotency_key: str,
+    now: float,
+) -> CampaignRecord:
+    """Check a campaign and store it, to be imported next.
+
+    Raises:
+        TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN or NO_DEVICE_MATCHES.
+    """
+    spec = read_spec(message)
+    blobs.path(spec.model_digest)
+    _check_devices(spec.device_selector, store.list_devices())
+    campaign = CampaignRecord(
+        campaign_id=_new_id(now),
+        spec=spec,
+        state=CampaignState.IMPORTING,
+        created_at_unix_s=now,
+        activity="waiting to import the model",
+    )
+    return store.create_campaign(campaign, idempotency_key)
+
+
+def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
+    """Read what was asked for. Raises INVALID_ARGUMENT."""
+    filename = PurePath(message.model_filename).name
+    name = message.name.strip() or PurePath(filename).stem
+    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise _invalid("the campaign needs a short, printable name or a model file's")
+    if not 0 <= message.trials <= MAX_CAMPAIGN_TRIALS:
+        raise _invalid(f"trials must be 0 to {MAX_CAMPAIGN_TRIALS}, not {message.trials}")
+    shapes = {key: tuple(shape.dims) for key, shape in message.shapes.items()}
+    for key, dims in shapes.items():
+        if not all(dim > 0 for dim in dims):
+            raise _invalid(f"the shape of {key!r} must have positive sizes, not {dims}")
+    time_limit_s = seconds(message.time_limit) if message.HasField("time_limit") else None
+    if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
+        raise _invalid(f"the time limit must be positive, not {time_limit_s} s")
+    return CampaignSpec(
+        name=name,
+        model_digest=message.model_digest,
+        model_filename=filename,
+        shapes=shapes,
+        device_selector=message.device_selector,
+        target=_read_target(message.target),
+        trials=message.trials,
+        time_limit_s=time_limit_s,
+        seed=message.seed,
+    )
+
+
+def _read_target(target: str) -> str:
+    try:
+        return canonical_target(target) if target else ""
+    except ValueError as e:
+        raise _invalid(str(e)) from e
+
+
+def _check_devices(selector: str, devices: Sequence[DeviceRecord]) -> None:
+    if select(selector, devices):
+        return
+    if not devices:
+        raise TuneFleetError(
+            Reason.NO_DEVICE_MATCHES,
+            "no device is known yet: start one with `tunefleet-agent run`",
+        )
+    known = ", ".join(device.name for device in devices[:_DEVICES_NAMED])
+    more = len(devices) - _DEVICES_NAMED
+    raise TuneFleetError(
+        Reason.NO_DEVICE_MATCHES,
+        f"no device matches {selector!r}; known are {known}"
+        + (f" and {more} more" if more > 0 else ""),
+    )
+
+
+def _new_id(now: float) -> str:
+    day = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d")
+    return f"c-{day}-{secrets.token_hex(3)}"
+
+
+def _invalid(message: str) -> TuneFleetError:
+    return TuneFleetError(Reason.INVALID_ARGUMENT, message)

@@ -1,0 +1,44 @@
+"""What users ask of devices."""
+
+# ruff: noqa: ARG002, N802 - the methods' names and arguments are the contract's
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+from coordinator.server.messages import device_message
+from coordinator.server.selectors import select
+from coordinator.state.store import Store
+from tunefleet.v1 import user_service_pb2 as pb
+from tunefleet.v1 import user_service_pb2_grpc
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
+    """Shows devices."""
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def ListDevices(
+        self, request: pb.ListDevicesRequest, context: _Context
+    ) -> pb.ListDevicesResponse:
+        """Return the devices that match a selector, by name."""
+        known = await asyncio.to_thread(self._store.list_devices)
+        now = self._clock()
+        chosen = [device_message(device, now) for device in select(request.selector, known)]
+        return pb.ListDevicesResponse(devices=chosen)
+
+    async def GetDevice(
+        self, request: pb.GetDeviceRequest, context: _Context
+    ) -> pb.GetDeviceResponse:
+        """Return one device, by id or by name."""
+        device = await asyncio.to_thread(self._store.get_device, request.device)
+        return pb.GetDeviceResponse(device=device_message(device, self._clock()))

@@ -1,0 +1,37 @@
+"""What the services need of the rest of the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from coordinator.state.records import DeviceRecord, LeaseRecord
+from tunefleet.leases import BenchmarkResult, Lease
+
+
+class Planner(Protocol):
+    """Decides what is done next, and takes in what came of it."""
+
+    async def next_lease(self, device: DeviceRecord) -> Lease | None:
+        """Grant, in the store, the device's next piece of work; ``None`` where there is none.
+
+        The device holds no active lease when this is called.
+        """
+
+    async def benchmark_done(
+        self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
+    ) -> None:
+        """Keep what a benchmark found. May be called again for a lease, when an agent repeats."""
+
+
+class NoWork:
+    """A planner for a coordinator that only keeps state."""
+
+    async def next_lease(self, device: DeviceRecord) -> Lease | None:  # noqa: ARG002
+        """Find nothing to do."""
+        return None
+
+    async def benchmark_done(
+        self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
+    ) -> None:
+        """Forget it."""

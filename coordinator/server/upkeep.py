@@ -1,0 +1,86 @@
+"""What must happen in time without anybody asking for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from coordinator.server.bus import Bus
+from coordinator.server.limits import (
+    HEARTBEAT_INTERVAL_S,
+    LEASE_CHECK_INTERVAL_S,
+    LEASE_TTL_S,
+    SUSPENDED_AFTER_S,
+)
+from coordinator.server.messages import is_online
+from coordinator.state.records import LeaseState
+from coordinator.state.store import Store
+from tunefleet.errors import TuneFleetError
+
+log = structlog.get_logger()
+
+
+class Upkeep:
+    """Ends leases whose time is up and notices devices that fell silent."""
+
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Callable[[], float] = time.time,
+        interval_s: float = LEASE_CHECK_INTERVAL_S,
+    ) -> None:
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._interval_s = interval_s
+        self._online: dict[str, bool] = {}
+
+    async def run(self) -> None:
+        """Look after leases and devices until cancelled."""
+        # While nobody was listening, agents could not renew: that must not cost them their work.
+        await asyncio.to_thread(self.give_time)
+        checked = devices_checked = self._clock()
+        while True:
+            now = self._clock()
+            if now - checked > SUSPENDED_AFTER_S:
+                log.warning("this process was stopped for a while", seconds=round(now - checked))
+                await asyncio.to_thread(self.give_time)
+            else:
+                await asyncio.to_thread(self.expire)
+            checked = now
+            if now - devices_checked >= HEARTBEAT_INTERVAL_S:
+                devices_checked = now
+                await asyncio.to_thread(self.check_devices)
+            await asyncio.sleep(self._interval_s)
+
+    def give_time(self) -> None:
+        """Let every active lease begin its time anew."""
+        expires_at = self._clock() + LEASE_TTL_S
+        for lease in self._store.list_leases(states=[LeaseState.ACTIVE]):
+            try:
+                self._store.renew_lease(lease.lease_id, lease.fencing_token, expires_at)
+            except TuneFleetError:
+                log.info("lease ended meanwhile", lease=lease.lease_id)
+
+    def expire(self) -> None:
+        """End leases whose time is up; their work is free for others."""
+        expired = self._store.expire_leases(self._clock())
+        for lease in expired:
+            log.warning("lease expired", lease=lease.lease_id, device=lease.device_id)
+            self._bus.notify_leases(lease.device_id)
+            self._bus.notify_campaign(lease.campaign_id)
+        if expired:
+            self._bus.notify_work()
+
+    def check_devices(self) -> None:
+        """Note in the log which devices came and went."""
+        now = self._clock()
+        for device in self._store.list_devices():
+            online = is_online(device, now)
+            if self._online.get(device.device_id, online) is not online:
+                log.info("device online" if online else "device offline", device=device.name)
+            self._online[device.device_id] = online
