@@ -33,7 +33,8 @@ TARGET = '{"kind":"llvm","mcpu":"znver4","num-cores":2}'
 def abort(context: grpc.ServicerContext, reason: Reason, message: str) -> NoReturn:
     """End a call the way a coordinator does: with the reason in google.rpc.ErrorInfo."""
     detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet"))
+    hint = {"hint": f"{reason.value.hint} (sent)"}
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet", metadata=hint))
     code = code_pb2.Code.Value(reason.value.grpc_status)
     status = status_pb2.Status(code=code, message=message, details=[detail])
     context.abort_with_status(rpc_status.to_status(status))
@@ -235,7 +236,7 @@ class InMemoryFleet(
             if version.version == request.version:
                 return user_service_pb2.GetModelVersionResponse(model_version=version)
         # No ErrorInfo: the status code has to do.
-        context.abort(grpc.StatusCode.NOT_FOUND, f"no version is called {request.version}")
+        return context.abort(grpc.StatusCode.NOT_FOUND, f"no version is called {request.version}")
 
     def _find(self, request, context) -> campaign_pb2.Campaign:
         for campaign_id, campaign in self.campaigns.items():

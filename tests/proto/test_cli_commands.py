@@ -85,7 +85,7 @@ def test_error_is_json_too_where_json_is_wanted(cli):
     assert done.returncode == Reason.DEVICE_UNKNOWN.value.exit_code
     error = json.loads(done.stdout)["error"]
     assert error["reason"] == "DEVICE_UNKNOWN"
-    assert error["hint"] == Reason.DEVICE_UNKNOWN.value.hint
+    assert error["hint"] == f"{Reason.DEVICE_UNKNOWN.value.hint} (sent)"
     assert done.stderr.startswith("error: ")
 
 

@@ -91,6 +91,7 @@ def test_reason_sent_by_the_coordinator_is_raised(served, model):
     with pytest.raises(TuneFleetError, match="no device matches") as caught:
         fleet.tune(model, devices="arch=none")
     assert caught.value.reason is Reason.NO_DEVICE_MATCHES
+    assert caught.value.hint.endswith("(sent)")
 
 
 def test_not_found_without_a_reason_is_named_by_what_was_looked_for(served):

@@ -155,7 +155,7 @@ def export(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DIR]",
+            metavar="DIR",
             help="Folder for the results; ./tunefleet-out/NAME-ID if left out.",
             show_default=False,
         ),

@@ -24,7 +24,7 @@ def list_devices(
     selector: Annotated[
         str,
         typer.Argument(
-            metavar="[SELECTOR]",
+            metavar="SELECTOR",
             help="Only those that match, such as arch=aarch64,site=lab.",
             show_default=False,
         ),

@@ -142,9 +142,9 @@ class Connection:
         The reason travels in google.rpc.ErrorInfo; where there is none, the status code decides.
         """
         code, details = status_of(failed)
-        reason = _reason_sent(failed)
-        if reason is not None:
-            return TuneFleetError(reason, details)
+        info = _error_info(failed)
+        if info is not None:
+            return TuneFleetError(Reason[info.reason], details, hint=info.metadata["hint"])
         if code == "NOT_FOUND":
             return TuneFleetError(not_found, details)
         reason = _REASONS_BY_STATUS.get(code, Reason.INTERNAL)
@@ -173,7 +173,8 @@ def _first_line(details: str) -> str:
     return details.strip().splitlines()[0] if details.strip() else ""
 
 
-def _reason_sent(error: grpc.RpcError) -> Reason | None:
+def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
+    """Return what the coordinator said of a failure, if its reason is in our catalogue."""
     if not isinstance(error, grpc.Call):
         return None
     try:
@@ -183,5 +184,5 @@ def _reason_sent(error: grpc.RpcError) -> Reason | None:
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.reason in Reason.__members__:
-            return Reason[info.reason]
+            return info
     return None
