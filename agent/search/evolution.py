@@ -19,8 +19,11 @@ _BATCH = 32
 """Random programs drawn at once."""
 _STALE_BATCHES = 3
 """Batches in a row without a new program after which a space counts as exhausted."""
-_TOURNAMENT = 4
-"""Programs of which the best becomes a parent; more make the search greedier."""
+_TOURNAMENT = 16
+"""Programs of which the best becomes a parent.
+
+Few generations need strong selection; still larger ones crowd round what an unsure model likes.
+"""
 _KNOWN_PARENTS = 0.25
 """Share of children that descend from measured programs, whatever the model thinks of these."""
 _UNRANKED_POOL = 4
