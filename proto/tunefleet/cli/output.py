@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,9 @@ def to_json(value: Any) -> Any:
 
 def print_error(error: TuneFleetError, *, as_json: bool) -> None:
     """Say on stderr what happened and what to do next; as JSON also on stdout."""
-    print(f"error: {error.message}", file=sys.stderr)  # noqa: T201
+    # Leaving with Ctrl-C is no mistake of anybody's.
+    label = "" if error.reason is Reason.INTERRUPTED else "error: "
+    print(f"{label}{error.message}", file=sys.stderr)  # noqa: T201
     print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201
     if as_json:
         content = {
