@@ -91,17 +91,20 @@ def check_address(address: str) -> str:
 
 def failure(error: grpc.aio.AioRpcError) -> Unavailable | TuneFleetError:
     """Say what a failed call means: try again, or the reason why that is in vain."""
-    reason = _named_reason(error) or _REASON_BY_STATUS.get(error.code())
+    info = _error_info(error)
+    # A newer coordinator may name errors that this release does not know.
+    reason = Reason.__members__.get(info.reason) or _REASON_BY_STATUS.get(error.code())
     message = error.details() or error.code().name
-    if reason not in {None, Reason.INTERNAL}:
-        assert reason is not None
-        return TuneFleetError(reason, message)
+    if reason is not None and reason is not Reason.INTERNAL:
+        return TuneFleetError(reason, message, info.metadata["hint"])
     if error.code() in _TRANSIENT:
         return Unavailable(message)
     return TuneFleetError(Reason.INVALID_ARGUMENT, message)
 
 
-def _named_reason(error: grpc.aio.AioRpcError) -> Reason | None:
+def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
+    """Return what a coordinator says of the error; empty where it says nothing."""
+    info = error_details_pb2.ErrorInfo()
     metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
     for key, value in metadata:
         if key != _DETAILS_KEY or isinstance(value, str):
@@ -109,13 +112,10 @@ def _named_reason(error: grpc.aio.AioRpcError) -> Reason | None:
         try:
             status = status_pb2.Status.FromString(value)
         except DecodeError:
-            return None
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info):
-                # A newer coordinator may name errors that this release does not know.
-                return Reason.__members__.get(info.reason)
-    return None
+            break
+        if any(detail.Unpack(info) for detail in status.details):
+            break
+    return info
 
 
 def _is_loopback(address: str) -> bool:
