@@ -26,6 +26,7 @@ from coordinator.state.records import (
 )
 from coordinator.state.store import Store
 from tunefleet.errors import TuneFleetError
+from tunefleet.leases import BASELINE_TRACE
 
 _POLL_S = 0.5
 """How often to look whether the last rounds and the benchmarks are done."""
@@ -95,7 +96,8 @@ class Finisher:
         rows: list[dict[str, Any]] = []
         for progress in tasks_of(self._store.task_progress(campaign.campaign_id), group):
             best = self._store.best_candidates(progress.task.key, 1)
-            if best:
+            # Where nothing beats the unscheduled program, the network keeps it as it is.
+            if best and json.loads(best[0].trace) != json.loads(BASELINE_TRACE):
                 rows.append(
                     {
                         "workload": progress.task.key.workload,
