@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tunefleet.client import TuneFleet
+
 READY_TIMEOUT_S = 60.0
 """A coordinator answers within seconds; one that takes this long never will."""
 
@@ -34,7 +36,7 @@ def main() -> int:
                 stderr=log,
             )
         try:
-            address = await_address(home / "coordinator", up, output / "up.log")
+            address = await_fleet(home / "coordinator/run/address", up, output / "up.log")
             say(f"Tuning for {options.trials} trials or {options.time}, whichever ends first")
             tuned = subprocess.run(
                 [
@@ -83,17 +85,17 @@ def run(*arguments: str) -> None:
     subprocess.run([sys.executable, *arguments], check=True)
 
 
-def await_address(home: Path, up: subprocess.Popen[bytes], log: Path) -> str:
-    """Wait until the coordinator says where it listens."""
+def await_fleet(address_file: Path, up: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait until the coordinator answers and its agent is there; returns the address."""
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if up.poll() is not None:
-            break
-        for path in (home / "run" / "address", home.parent / "run" / "address"):
-            if path.exists() and path.read_text().strip():
-                return path.read_text().strip()
+    while time.monotonic() < deadline and up.poll() is None:
+        if address_file.exists():
+            address = address_file.read_text().strip()
+            with TuneFleet(address) as fleet:
+                if fleet.devices():
+                    return address
         time.sleep(0.1)
-    raise SystemExit(f"error: the coordinator did not come up\n{log.read_text()[-3000:]}")
+    raise SystemExit(f"error: the fleet did not come up\n{log.read_text()[-3000:]}")
 
 
 def check_runnable(output: Path) -> None:
