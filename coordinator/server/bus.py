@@ -87,16 +87,21 @@ class Bus:
         with self._listening(self._devices, device_id) as listener:
             # From here on nothing is missed.
             yield Notice.OPENED
-            while not self._stopped:
+            while True:
                 await listener.wait(None)
                 for notice in listener.take():
                     yield notice
+                    if notice is Notice.STOPPING:
+                        return
 
     @contextmanager
     def _listening(self, listeners: dict[_Listener, str], name: str) -> Iterator[_Listener]:
         listener = _Listener()
         with self._lock:
             listeners[listener] = name
+            stopped = self._stopped
+        if stopped:
+            listener.note(Notice.STOPPING)
         try:
             yield listener
         finally:

@@ -45,17 +45,21 @@ class Upkeep:
         await asyncio.to_thread(self.give_time)
         checked = devices_checked = self._clock()
         while True:
-            now = self._clock()
-            if now - checked > SUSPENDED_AFTER_S:
-                log.warning("this process was stopped for a while", seconds=round(now - checked))
-                await asyncio.to_thread(self.give_time)
-            else:
-                await asyncio.to_thread(self.expire)
-            checked = now
-            if now - devices_checked >= HEARTBEAT_INTERVAL_S:
-                devices_checked = now
-                await asyncio.to_thread(self.check_devices)
             await asyncio.sleep(self._interval_s)
+            now = self._clock()
+            try:
+                if now - checked > SUSPENDED_AFTER_S:
+                    log.warning("this process was stopped for a while", seconds=now - checked)
+                    await asyncio.to_thread(self.give_time)
+                else:
+                    await asyncio.to_thread(self.expire)
+                checked = now
+                if now - devices_checked >= HEARTBEAT_INTERVAL_S:
+                    devices_checked = now
+                    await asyncio.to_thread(self.check_devices)
+            except Exception:
+                # A full disk, say, passes; agents keep what they measured until then.
+                log.exception("upkeep failed")
 
     def give_time(self) -> None:
         """Let every active lease begin its time anew."""
