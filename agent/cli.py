@@ -142,7 +142,3 @@ def _parse_label(text: str) -> tuple[str, str]:
     if not key or not separator:
         raise typer.BadParameter(f"{text!r} does not look like KEY=VALUE", param_hint="--label")
     return key, value
-
-
-if __name__ == "__main__":
-    main()

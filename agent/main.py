@@ -51,6 +51,8 @@ def run_agent(options: Options) -> int:
         _confine(options.cores)
     # Children are started by exec alone; gRPC's fork handlers would only cost.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    # Its own messages, such as of a connection closed, would break the log's JSON lines.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     with Home(options.home) as home:
         if not settings.name:

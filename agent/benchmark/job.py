@@ -20,7 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.frames import FrameError, WorkerDied, WorkerProcess, start_worker
+from agent.frames import (
+    FrameError,
+    WorkerDied,
+    WorkerProcess,
+    die_with_parent,
+    start_worker,
+)
 
 _TIMEOUT_S = 300.0
 """An untuned network of 20 GFLOP on a small board takes tens of seconds a run."""
@@ -133,6 +139,7 @@ async def _ask(entry: _Entry, request: Mapping[str, Any]) -> dict[str, Any] | No
 
 def main() -> None:
     """Run the job that the command line names."""
+    die_with_parent()
     parser = argparse.ArgumentParser(prog="agent.benchmark.job")
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

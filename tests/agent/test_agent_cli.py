@@ -194,7 +194,7 @@ async def test_an_agent_without_its_libraries_names_them(tmp_path: Path) -> None
         "u.find_spec = lambda name, *rest: None if name == 'tvm' else find(name, *rest)\n"
     )
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent.cli", "run", "--coordinator", "localhost:1"),
+        *(sys.executable, "-m", "agent", "run", "--coordinator", "localhost:1"),
         *("--home", str(tmp_path / "home")),
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         stderr=asyncio.subprocess.PIPE,

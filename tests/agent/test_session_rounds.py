@@ -72,7 +72,7 @@ async def _agent(
     home.mkdir(exist_ok=True)
     with (home / "agent.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "agent.cli", "run", "--coordinator", server.address),
+            *(sys.executable, "-m", "agent", "run", "--coordinator", server.address),
             *("--home", str(home), *options),
             stderr=log,
             env={**os.environ, "TUNEFLEET_LOCK_DIR": str(home / "locks")},
