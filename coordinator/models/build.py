@@ -8,7 +8,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from coordinator.models.linker import ZigLinker
+from coordinator.models.linker import Linker
 from coordinator.models.tasks import workload_name
 
 
@@ -57,7 +57,7 @@ def build_library(module: Any, target: str, path: Path) -> None:
     )
     with built_for, tvm.transform.PassContext(opt_level=3):
         executable = relax.build(module, target=built_for, relax_pipeline=lower)
-    executable.export_library(str(path), fcompile=ZigLinker(target))
+    executable.export_library(str(path), fcompile=Linker(target))
 
 
 def _workload_of(function: Any) -> str:

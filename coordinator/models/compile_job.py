@@ -4,8 +4,9 @@ Spec: ``{"prepared": path, "target": canonical target JSON, "records": path of a
 {"workload", "workload_path", "trace", "latency_s"}, "out_dir"}``.
 
 Result: ``{"tuned": path, "untuned": path, "database": folder, "run_script": path, "applied": n,
-"missing": [workload], "rejected": {workload: why}, "seconds": s}``. ``applied`` counts workloads
-whose schedule came from the database, ``missing`` are tasks of the network without one.
+"unscheduled": [workload], "missing": [workload], "rejected": {workload: why}, "seconds": s}``.
+``applied`` counts workloads whose schedule came from the database, ``unscheduled`` are tasks whose
+best record is the program as it is, ``missing`` are tasks of the network without a usable record.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def compile_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
         "database": str(out_dir / "database"),
         "run_script": str(script),
         "applied": len(applied),
-        "missing": sorted(tasks - applied),
+        "unscheduled": sorted(tasks & committed.unscheduled),
+        "missing": sorted(tasks - applied - committed.unscheduled),
         "rejected": committed.rejected,
         "seconds": time.monotonic() - started,
     }

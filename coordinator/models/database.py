@@ -27,6 +27,8 @@ class Committed:
 
     database: Any
     workloads: set[str] = field(default_factory=set)
+    unscheduled: set[str] = field(default_factory=set)
+    """Workloads that ran fastest as they are; a database has no use for an empty schedule."""
     rejected: dict[str, str] = field(default_factory=dict)
     """Why a record was left out, by workload."""
 
@@ -56,19 +58,23 @@ def write_database(folder: Path, records: Sequence[Mapping[str, Any]], target: s
         name = str(record["workload"])
         try:
             module = tvm.ir.load_json(Path(record["workload_path"]).read_text())
-            _commit(committed.database, module, record, built_for)
+            scheduled = _commit(committed.database, module, record, built_for)
         except Exception as e:  # a trace of an older TVM or of another program must not end the job
             _log.warning("record_rejected", workload=name, error=first_line(e))
             committed.rejected[name] = first_line(e)
         else:
-            committed.workloads.add(workload_name(module))
+            group = committed.workloads if scheduled else committed.unscheduled
+            group.add(workload_name(module))
     return committed
 
 
-def _commit(database: Any, module: Any, record: Mapping[str, Any], target: Any) -> None:
+def _commit(database: Any, module: Any, record: Mapping[str, Any], target: Any) -> bool:
+    """Commit one record; returns False for an empty trace, which stays out."""
     schedule = Schedule(module)
     # What does not replay here would fail inside MetaScheduleApplyDatabase, for the whole network.
     Trace.apply_json_to_schedule(json.loads(_text(record["trace"])), schedule)
+    if not schedule.trace.insts:
+        return False
     workload = database.commit_workload(module)
     arguments = ms.arg_info.ArgInfo.from_entry_func(module, remove_preproc=True)
     database.commit_tuning_record(
@@ -76,6 +82,7 @@ def _commit(database: Any, module: Any, record: Mapping[str, Any], target: Any) 
             schedule.trace, workload, [float(record["latency_s"])], target, arguments
         )
     )
+    return True
 
 
 def _text(trace: Any) -> str:

@@ -1,4 +1,8 @@
-"""Linking compiled modules with the zig that a wheel brings: no system compiler, any target."""
+"""Linking compiled modules with the LLD inside zig's wheel: no system compiler, any target.
+
+``zig cc`` would do as well, but it first compiles its own run-time library for each target, 16
+CPU-seconds for something that modules of TVM do not use, and needs a cache to keep it in.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +14,35 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-_OLDEST_GLIBC = "2.28"
-"""What TVM's own wheels ask for; a module must not need a newer one than the machine has."""
-_LINK_LIMIT_S = 600.0
-"""Generous: the first link for a target also builds zig's glibc stubs, about 10 s."""
-_ZIG_ARCHITECTURES = {"x86_64", "aarch64", "riscv64"}
+_LINK_LIMIT_S = 300.0
+"""Generous: vgg19's 570 MB take seconds on a slow disk."""
+_EMULATIONS = {
+    "x86_64": "elf_x86_64",
+    "aarch64": "aarch64linux",
+    "riscv64": "elf64lriscv",
+}
+_NEEDED = ("libm.so.6", "libc.so.6")
+"""Where modules find ``expf``, ``memset`` and the like at run time, in any version of glibc."""
 
 
 class LinkError(RuntimeError):
     """The linker refused; the message is its own."""
 
 
-class ZigLinker:
+class Linker:
     """Links object files to a shared library for one target; fits ``export_library(fcompile=)``."""
 
     def __init__(self, target: str) -> None:
         """Prepare for a canonical target.
 
         Raises:
-            ValueError: zig has no name for the target's architecture.
+            ValueError: there is no linker for the target's architecture.
         """
-        options = json.loads(target)
-        triple = str(options.get("mtriple") or f"{os.uname().machine}-unknown-linux-gnu")
-        architecture = triple.partition("-")[0]
-        if architecture not in _ZIG_ARCHITECTURES:
+        triple = json.loads(target).get("mtriple") or os.uname().machine
+        architecture = str(triple).partition("-")[0]
+        if architecture not in _EMULATIONS:
             raise ValueError(f"modules for the architecture {architecture!r} cannot be linked")
-        self.triple = f"{architecture}-linux-gnu.{_OLDEST_GLIBC}"
+        self._emulation = _EMULATIONS[architecture]
 
     def __call__(self, output: str, objects: Sequence[str]) -> None:
         """Link.
@@ -43,26 +50,28 @@ class ZigLinker:
         Raises:
             LinkError: with what the linker said.
         """
-        command = [sys.executable, "-m", "ziglang", "cc", "-target", self.triple]
-        command += ["-shared", "-fPIC", "-o", output, *objects, "-lm"]
-        cache = str(_cache_dir())
-        environment = {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, **os.environ}
+        with tempfile.TemporaryDirectory(prefix="tunefleet-link-") as folder:
+            needed = [self._stub(Path(folder), name) for name in _NEEDED]
+            self._link(["--no-as-needed", *objects, *needed], output)
+
+    def _stub(self, folder: Path, name: str) -> str:
+        """Make an empty library: it is enough to write the dependency down."""
+        empty = folder / "empty"
+        empty.touch()
+        stub = str(folder / name)
+        self._link(["-soname", name, "--format=binary", str(empty)], stub)
+        return stub
+
+    def _link(self, arguments: Sequence[str], output: str) -> None:
         done = subprocess.run(
-            command,
-            env=environment,
+            [
+                *(sys.executable, "-m", "ziglang", "ld.lld"),
+                *("-m", self._emulation, "-shared", *arguments, "-o", output),
+            ],
             capture_output=True,
             text=True,
             timeout=_LINK_LIMIT_S,
             check=False,
         )
         if done.returncode != 0:
-            raise LinkError(f"zig cc failed for {self.triple}: {done.stderr.strip()[-2000:]}")
-
-
-def _cache_dir() -> Path:
-    """Return a folder that is writable also where the home is not, private to this user."""
-    folder = Path(tempfile.gettempdir()) / f"tunefleet-zig-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise LinkError(f"{folder} belongs to another user")
-    return folder
+            raise LinkError(f"{Path(output).name} was not linked: {done.stderr.strip()[-2000:]}")

@@ -68,7 +68,7 @@ def write_onnx(
 
 
 def write_conv_net(path: Path, batch: int | str = 1) -> Path:
-    """Write two normalised convolutions, two equal ones, a third with a residual sum, a classifier."""
+    """Write two normalised convolutions, two equal ones, one with a residual sum, a classifier."""
     rng = np.random.default_rng(3)
 
     def draw(*shape: int) -> np.ndarray[Any, Any]:
