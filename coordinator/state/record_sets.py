@@ -35,21 +35,23 @@ def get_record_set(connection: Connection, key: TaskKey) -> int:
     return int(made.scalar_one())
 
 
-def note_latency(
-    connection: Connection, record_set: int, candidate: str, latency_s: float, is_baseline: bool
-) -> None:
-    """Bring a record set's summary up to date with one measured trial."""
-    this = record_sets.c.record_set_id == record_set
+def note_best(connection: Connection, record_set: int, candidate: str, latency_s: float) -> None:
+    """Take a measured candidate into a record set's summary if it is the fastest so far."""
     best = record_sets.c.best_s
     connection.execute(
         update(record_sets)
-        .where(this, best.is_(None) | (best > latency_s))
+        .where(record_sets.c.record_set_id == record_set, best.is_(None) | (best > latency_s))
         .values(best_s=latency_s, best_candidate=candidate)
     )
-    if is_baseline:
-        baseline = record_sets.c.baseline_s
-        connection.execute(
-            update(record_sets)
-            .where(this, baseline.is_(None) | (baseline > latency_s))
-            .values(baseline_s=latency_s)
+
+
+def note_baseline(connection: Connection, record_set: int, latency_s: float) -> None:
+    """Take a latency of the untuned program into a record set's summary if it is the lowest."""
+    baseline = record_sets.c.baseline_s
+    connection.execute(
+        update(record_sets)
+        .where(
+            record_sets.c.record_set_id == record_set, baseline.is_(None) | (baseline > latency_s)
         )
+        .values(baseline_s=latency_s)
+    )

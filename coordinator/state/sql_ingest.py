@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from coordinator.state.database import Database
-from coordinator.state.record_sets import get_record_set, note_latency
+from coordinator.state.record_sets import get_record_set, note_baseline, note_best
 from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import pack
 from coordinator.state.store import IngestOutcome, Store
@@ -93,26 +93,20 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
         return
     key = TaskKey(lease["workload"], lease["target"], lease["fingerprint"])
     record_set = get_record_set(connection, key)
-    for trial in batch:
-        values = _trial_values(trial)
-        made = connection.execute(
-            insert(trials)
-            .values(
-                **values,
-                lease_id=lease["lease_id"],
-                device_id=lease["device_id"],
-                campaign_id=lease["campaign_id"],
-                record_set_id=record_set,
-                received_at=now,
-            )
-            .returning(trials.c.seq)
-        )
-        connection.execute(
-            insert(trial_payloads).values(_payload_values(trial, int(made.scalar_one())))
-        )
-        if trial.latency_s is not None:
-            baseline = _is_baseline(trial.trace)
-            note_latency(connection, record_set, trial.candidate, trial.latency_s, baseline)
+    origin = {
+        "lease_id": lease["lease_id"],
+        "device_id": lease["device_id"],
+        "campaign_id": lease["campaign_id"],
+        "record_set_id": record_set,
+        "received_at": now,
+    }
+    seqs = connection.execute(
+        insert(trials).returning(trials.c.seq, sort_by_parameter_order=True),
+        [_trial_values(trial) | origin for trial in batch],
+    ).scalars()
+    payloads = [_payload_values(t, seq) for t, seq in zip(batch, seqs, strict=True)]
+    connection.execute(insert(trial_payloads), payloads)
+    _note_latencies(connection, record_set, batch)
     measured = sum(trial.latency_s is not None for trial in batch)
     connection.execute(
         update(tasks)
@@ -124,6 +118,16 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
         .where(devices.c.device_id == lease["device_id"])
         .values(trials=devices.c.trials + len(batch))
     )
+
+
+def _note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
+    measured = [(t.latency_s, t) for t in batch if t.latency_s is not None]
+    baselines = [latency_s for latency_s, t in measured if _is_baseline(t.trace)]
+    if measured:
+        latency_s, fastest = min(measured, key=lambda pair: pair[0])
+        note_best(connection, record_set, fastest.candidate, latency_s)
+    if baselines:
+        note_baseline(connection, record_set, min(baselines))
 
 
 def _trial_values(trial: Trial) -> dict[str, Any]:

@@ -51,7 +51,17 @@ class SqlTrials(Store):
 
     def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
         query = (
-            select(trials, record_sets.c.workload, record_sets.c.target, record_sets.c.fingerprint)
+            select(
+                trials.c.received_at,
+                trials.c.candidate,
+                trials.c.latency_s,
+                trials.c.verdict,
+                trials.c.predicted,
+                trials.c.model_version,
+                record_sets.c.workload,
+                record_sets.c.target,
+                record_sets.c.fingerprint,
+            )
             .join_from(trials, record_sets)
             .where(trials.c.campaign_id == campaign_id)
             .order_by(trials.c.seq)
