@@ -53,11 +53,8 @@ class SqlLeases(Store):
                 .where(counters.c.name == _FENCING)
                 .values(value=counters.c.value + 1)
                 .returning(counters.c.value)
-            ).scalar()
-            if raised is None:
-                connection.execute(insert(counters).values(name=_FENCING, value=1))
-                return 1
-            return int(raised)
+            )
+            return int(raised.scalar_one())
 
     def active_lease(self, device_id: str) -> LeaseRecord | None:
         query = select(leases).where(

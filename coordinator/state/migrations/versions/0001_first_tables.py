@@ -46,12 +46,13 @@ def _create_fleet() -> None:
         ),
         sa.PrimaryKeyConstraint("device_id", "fingerprint", name="pk_device_profiles"),
     )
-    op.create_table(
+    counters = op.create_table(
         "counters",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_counters"),
     )
+    op.bulk_insert(counters, [{"name": "fencing_token", "value": 0}])
 
 
 def _create_campaigns() -> None:
