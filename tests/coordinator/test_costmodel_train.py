@@ -14,6 +14,7 @@ from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.promotion import MIN_PAIRS, decide
 from coordinator.costmodel.sampling import epoch_batches, head_choice
 from coordinator.costmodel.train import TrainConfig, TrainedModel, fit, score
+from coordinator.costmodel.version import outgrown
 from tunefleet.machine_lock import MachineLock
 
 SMALL = TrainConfig(
@@ -118,6 +119,12 @@ def test_heads_disagree_more_about_programs_unlike_those_seen(
         unlike = trained.model(features + 9.0 * torch.randn_like(features), mask, hardware)[1]
     assert seen.min() > 0
     assert unlike.mean() > seen.mean()
+
+
+def test_a_parent_is_outgrown_when_the_data_has_doubled(trained: TrainedModel) -> None:
+    parent = Checkpoint.of(trained.model, "v1", "", rows_normalised=100)
+    assert not outgrown(parent, 199)
+    assert outgrown(parent, 200)
 
 
 def test_without_two_rows_of_a_task_there_is_nothing_to_learn(lock: MachineLock) -> None:
