@@ -29,7 +29,7 @@ _POLL_S = 2.0
 FIRST_TRAINING_TRIALS = 96
 """Trials before the first training: fewer leave too few held-out pairs to judge a model by."""
 
-GROWTH = 0.25
+GROWTH = 0.5
 """Share of new trials that makes another training worth its time."""
 
 _TRAINING_TIMEOUT_S = 3600.0
