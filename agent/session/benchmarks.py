@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -24,7 +25,7 @@ _START_LIMIT_S = 120.0
 """Importing TVM and onnxruntime on a slow board, and waiting for others' timing."""
 _LOG_TAIL_BYTES = 2000
 _SUFFIX_BY_KIND = {"tvm": ".so", "onnx": ".onnx"}
-"""TVM chooses its loader by a file's suffix, which blobs do not have."""
+"""TVM chooses its loader by a file's suffix, which blobs do not have, and follows symbolic links."""
 
 
 async def run_benchmark(
@@ -84,7 +85,10 @@ async def _run(command: list[str], threads: int, log_path: Path, limit_s: float)
 def _job_spec(spec: BenchmarkSpec, blobs: Mapping[str, Path], folder: Path) -> dict[str, Any]:
     def named(digest: str, name: str) -> str:
         path = folder / name
-        path.symlink_to(blobs[digest])
+        try:
+            path.hardlink_to(blobs[digest])
+        except OSError:  # it lies on another file system
+            shutil.copyfile(blobs[digest], path)
         return str(path)
 
     return {
