@@ -25,7 +25,7 @@ _START_LIMIT_S = 120.0
 """Importing TVM and onnxruntime on a slow board, and waiting for others' timing."""
 _LOG_TAIL_BYTES = 2000
 _SUFFIX_BY_KIND = {"tvm": ".so", "onnx": ".onnx"}
-"""TVM chooses its loader by a file's suffix, which blobs do not have, and follows symbolic links."""
+"""TVM chooses its loader by a file's suffix, which blobs lack, and follows symbolic links."""
 
 
 async def run_benchmark(

@@ -166,6 +166,7 @@ def _target_progress(view: CampaignView, group: GroupRecord) -> campaign_pb2.Tar
             if samples
         },
         max_abs_err=group.max_abs_err,
+        benchmark_error=group.benchmark_error,
         devices=[
             device.name
             for device in select(spec.device_selector, view.devices)

@@ -65,6 +65,10 @@ def print_results(status: CampaignStatus, console: Console) -> None:
     """Print what tuning gained: end to end by target, then by task."""
     if any(target.benchmark_s for target in status.targets):
         console.print(_end_to_end_table(status))
+    for target in status.targets:
+        if target.benchmark_error:
+            what = f"{short_target(target.target)} was not timed end to end: "
+            console.print(what + target.benchmark_error, style="bold red", highlight=False)
     if status.tasks:
         console.print(tasks_table(status))
 

@@ -113,6 +113,7 @@ def _target(message: campaign_pb2.TargetProgress) -> TargetStatus:
         else None,
         benchmark_s=dict(sorted(message.benchmark_s.items())),
         max_abs_err=message.max_abs_err if message.HasField("max_abs_err") else None,
+        benchmark_error=message.benchmark_error,
     )
 
 

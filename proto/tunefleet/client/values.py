@@ -113,6 +113,8 @@ class TargetStatus:
     """End-to-end latency of ``untuned``, ``tuned`` and ``onnxruntime``; empty until the end."""
     max_abs_err: float | None
     """Largest absolute difference of the tuned outputs to onnxruntime's."""
+    benchmark_error: str = ""
+    """Why there are no end-to-end latencies; empty where nothing went wrong."""
 
     @property
     def estimated_speedup(self) -> float | None:

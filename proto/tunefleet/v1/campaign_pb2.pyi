@@ -253,6 +253,7 @@ class TargetProgress(google.protobuf.message.Message):
     BENCHMARK_S_FIELD_NUMBER: builtins.int
     MAX_ABS_ERR_FIELD_NUMBER: builtins.int
     DEVICES_FIELD_NUMBER: builtins.int
+    BENCHMARK_ERROR_FIELD_NUMBER: builtins.int
     target: builtins.str
     """The target, as canonical JSON."""
     fingerprint: builtins.str
@@ -267,6 +268,8 @@ class TargetProgress(google.protobuf.message.Message):
     """The same of the unscheduled programs."""
     max_abs_err: builtins.float
     """Largest absolute difference of the tuned model's outputs to onnxruntime's."""
+    benchmark_error: builtins.str
+    """Why there are no end-to-end latencies, for people; empty where nothing went wrong."""
     @property
     def benchmark_s(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """End-to-end latencies by subject, in seconds; filled at the end."""
@@ -287,9 +290,10 @@ class TargetProgress(google.protobuf.message.Message):
         benchmark_s: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
         max_abs_err: builtins.float | None = ...,
         devices: collections.abc.Iterable[builtins.str] | None = ...,
+        benchmark_error: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_estimated_baseline_s", b"_estimated_baseline_s", "_estimated_latency_s", b"_estimated_latency_s", "_max_abs_err", b"_max_abs_err", "estimated_baseline_s", b"estimated_baseline_s", "estimated_latency_s", b"estimated_latency_s", "max_abs_err", b"max_abs_err"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_estimated_baseline_s", b"_estimated_baseline_s", "_estimated_latency_s", b"_estimated_latency_s", "_max_abs_err", b"_max_abs_err", "benchmark_s", b"benchmark_s", "devices", b"devices", "estimated_baseline_s", b"estimated_baseline_s", "estimated_latency_s", b"estimated_latency_s", "fingerprint", b"fingerprint", "max_abs_err", b"max_abs_err", "target", b"target", "trials", b"trials", "trials_wanted", b"trials_wanted"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_estimated_baseline_s", b"_estimated_baseline_s", "_estimated_latency_s", b"_estimated_latency_s", "_max_abs_err", b"_max_abs_err", "benchmark_error", b"benchmark_error", "benchmark_s", b"benchmark_s", "devices", b"devices", "estimated_baseline_s", b"estimated_baseline_s", "estimated_latency_s", b"estimated_latency_s", "fingerprint", b"fingerprint", "max_abs_err", b"max_abs_err", "target", b"target", "trials", b"trials", "trials_wanted", b"trials_wanted"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_estimated_baseline_s", b"_estimated_baseline_s"]) -> typing.Literal["estimated_baseline_s"] | None: ...
     @typing.overload
