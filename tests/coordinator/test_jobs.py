@@ -118,7 +118,7 @@ async def test_a_killed_coordinator_takes_its_jobs_along(job: str, tmp_path: Pat
             sys.executable,
             "-c",
             (
-                "import asyncio, sys; from pathlib import Path; from coordinator.jobs import run_job\n"
+                "import asyncio\nfrom pathlib import Path\nfrom coordinator.jobs import run_job\n"
                 f"asyncio.run(run_job({job!r}, {{'what': 'hang', 'pids': {str(pids)!r}}}, "
                 f"Path({str(tmp_path / 'work')!r}), timeout_s=600))"
             ),
