@@ -75,6 +75,7 @@ class Finisher:
                 "coordinator.models.compile_job",
                 {
                     "prepared": str(self._blobs.path(group.prepared_digest)),
+                    "untuned": str(self._blobs.path(group.untuned_digest)),
                     "target": group.target,
                     "records": str(records),
                     "out_dir": str(folder),

@@ -95,7 +95,8 @@ class Importer:
         result: dict[str, Any],
     ) -> None:
         prepared = {t: self._put(path) for t, path in result["prepared"].items()}
-        records = tuple(GroupRecord(t, f, prepared_digest=prepared[t]) for t, f in groups)
+        untuned = {t: self._put(path) for t, path in result["untuned"].items()}
+        records = tuple(GroupRecord(t, f, prepared[t], untuned[t]) for t, f in groups)
         digests = {task["path"]: self._put(task["path"]) for task in result["tasks"]}
         for target, fingerprint in groups:
             self._store.add_tasks(

@@ -1,7 +1,7 @@
 """The compile job: a prepared network and its best schedules to modules that run.
 
-Spec: ``{"prepared": path, "target": canonical target JSON, "records": path of a JSON list of
-{"workload", "workload_path", "trace", "latency_s"}, "out_dir"}``.
+Spec: ``{"prepared": path, "untuned": path, "target": canonical target JSON, "records": path of a
+JSON list of {"workload", "workload_path", "trace", "latency_s"}, "out_dir"}``.
 
 Result: ``{"tuned": path, "untuned": path, "database": folder, "run_script": path, "applied": n,
 "unscheduled": [workload], "missing": [workload], "rejected": {workload: why}, "seconds": s}``.
@@ -57,7 +57,7 @@ def compile_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
     progress(0.7, "compiling the untuned module")
     untuned = out_dir / "untuned.so"
     with lock.busy():
-        build_library(prepared, target, untuned)
+        build_library(tvm.ir.load_json(Path(spec["untuned"]).read_text()), target, untuned)
     script = out_dir / "run.py"
     script.write_text(run_script(prepared))
     return {

@@ -5,10 +5,11 @@ Spec: ``{"model_path", "shapes": {"name": [1, 3, 224, 224]}, "targets": [canonic
 name) and ``"seed"`` (default 0) for the reference inputs.
 
 Result: ``{"inputs": [{"name", "shape", "dtype"}], "outputs": [the same], "operators": n,
-"prepared": {target: path}, "tasks": [{"target", "name", "workload", "path", "weight", "flops"}],
-"onnx": path or null, "inputs_npz": path, "outputs_npz": path}``. The archives hold ``input_0``,
-... and ``output_0``, ...; ``onnx`` is the network with fixed shapes for onnxruntime, and may be
-the given file itself.
+"prepared": {target: path}, "untuned": {target: path},
+"tasks": [{"target", "name", "workload", "path", "weight", "flops"}],
+"onnx": path or null, "inputs_npz": path, "outputs_npz": path}``. ``untuned`` is prepared in the
+layout the model came in. The archives hold ``input_0``, ... and ``output_0``, ...; ``onnx`` is the
+network with fixed shapes for onnxruntime, and may be the given file itself.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
         outputs = _reference(network, inputs)
     prepared: dict[str, str] = {}
+    untuned: dict[str, str] = {}
     tasks: list[dict[str, Any]] = []
     targets = list(spec["targets"])
     for index, target in enumerate(targets):
         progress(0.4 + 0.6 * index / len(targets), f"extracting tasks for {target}")
         with lock.busy():
-            path, extracted = _extract(network, target, out_dir)
-        prepared[target] = str(path)
+            prepared[target], extracted = _extract(network, target, out_dir)
+        with lock.busy():
+            untuned[target] = _save_module(_prepare(network, target, convert_layout=False), out_dir)
         tasks += extracted
     if not tasks:
         message = "the model holds nothing but data movement that needs no schedule"
@@ -65,6 +68,7 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         ],
         "operators": network.operators,
         "prepared": prepared,
+        "untuned": untuned,
         "tasks": tasks,
         "onnx": str(network.onnx) if network.onnx else None,
         "inputs_npz": str(_save(out_dir / "inputs.npz", "input", inputs)),
@@ -95,23 +99,15 @@ def _reference(network: Network, inputs: list[Tensor]) -> list[Tensor]:
         raise TuneFleetError(Reason.MODEL_INVALID, message) from e
 
 
-def _extract(network: Network, target: str, out_dir: Path) -> tuple[Path, list[dict[str, Any]]]:
+def _extract(network: Network, target: str, out_dir: Path) -> tuple[str, list[dict[str, Any]]]:
     import tvm  # noqa: PLC0415
 
-    from coordinator.models.prepare import prepare  # noqa: PLC0415
     from coordinator.models.tasks import tunable_tasks  # noqa: PLC0415
 
-    try:
-        prepared = prepare(network.module, target)
-    except Exception as e:  # passes raise what they like on graphs they cannot lower
-        message = f"TVM cannot lower the model for {target}: {first_line(e)}"
-        raise TuneFleetError(Reason.MODEL_UNSUPPORTED, message) from e
+    prepared = _prepare(network, target, convert_layout=True)
     extracted = tunable_tasks(prepared, target)
-    text = tvm.ir.save_json(prepared).encode()
+    path = _save_module(prepared, out_dir)
     del prepared
-    # Targets that lower to the same module share the file: it holds all the weights.
-    path = out_dir / f"prepared-{hashlib.sha256(text).hexdigest()[:16]}.json"
-    path.write_bytes(text)
     tasks = []
     for task in extracted:
         blob = out_dir / f"workload-{task.workload}.json"
@@ -127,6 +123,26 @@ def _extract(network: Network, target: str, out_dir: Path) -> tuple[Path, list[d
             }
         )
     return path, tasks
+
+
+def _prepare(network: Network, target: str, *, convert_layout: bool) -> Any:
+    from coordinator.models.prepare import prepare  # noqa: PLC0415
+
+    try:
+        return prepare(network.module, target, convert_layout=convert_layout)
+    except Exception as e:  # passes raise what they like on graphs they cannot lower
+        message = f"TVM cannot lower the model for {target}: {first_line(e)}"
+        raise TuneFleetError(Reason.MODEL_UNSUPPORTED, message) from e
+
+
+def _save_module(module: Any, out_dir: Path) -> str:
+    import tvm  # noqa: PLC0415
+
+    text = tvm.ir.save_json(module).encode()
+    # Targets that lower to the same module share the file: it holds all the weights.
+    path = out_dir / f"prepared-{hashlib.sha256(text).hexdigest()[:16]}.json"
+    path.write_bytes(text)
+    return str(path)
 
 
 def _save(path: Path, prefix: str, values: list[Tensor]) -> Path:

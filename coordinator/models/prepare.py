@@ -13,14 +13,18 @@ import tvm
 from tvm import relax
 
 from coordinator.models.fold import fold_batch_norm
+from coordinator.models.layout import channels_last
 
 
-def prepare(module: Any, target: str) -> Any:
+def prepare(module: Any, target: str, *, convert_layout: bool = True) -> Any:
     """Lower a network to fused TIR functions, unscheduled.
 
     Args:
         module: Relax with constant weights, as the importers make it; left as it is.
         target: canonical target JSON.
+        convert_layout: whether convolutions become channels-last. What is tuned does; the untuned
+            network that it is compared with keeps the layout it came in, which is the faster one
+            for unscheduled loops.
 
     Returns:
         An IRModule whose ``main`` calls the fused functions.
@@ -39,4 +43,5 @@ def prepare(module: Any, target: str) -> Any:
         relax.transform.DeadCodeElimination(),
     ]
     with built_for, tvm.transform.PassContext(opt_level=3):
-        return tvm.transform.Sequential(passes)(fold_batch_norm(module.clone()))
+        folded = fold_batch_norm(module.clone())
+        return tvm.transform.Sequential(passes)(channels_last(folded) if convert_layout else folded)

@@ -84,6 +84,8 @@ class GroupRecord:
     fingerprint: str
     prepared_digest: str
     """Blob with the prepared Relax module for this target."""
+    untuned_digest: str
+    """The same in the layout the model came in: what tuning is compared with."""
     benchmark_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """End-to-end samples by subject, in seconds; empty until the group was benchmarked."""
     max_abs_err: float | None = None

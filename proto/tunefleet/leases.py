@@ -25,7 +25,8 @@ class MeasurePolicy:
     """Runs averaged into one sample, at the least."""
     repeat: int = 3
     min_repeat_ms: int = 40
-    build_timeout_s: float = 30.0
+    build_timeout_s: float = 10.0
+    """What takes this long to compile is unrolled beyond measure, and hardly ever fast."""
     run_timeout_s: float = 10.0
     memory_limit_bytes: int = 4 * 2**30
     """Address space a candidate may take beyond what the worker has."""

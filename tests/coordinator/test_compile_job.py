@@ -56,6 +56,7 @@ def compile_model(
     (folder / "records.json").write_text(json.dumps(records))
     spec = {
         "prepared": imported["prepared"][target],
+        "untuned": imported["untuned"][target],
         "target": target,
         "records": str(folder / "records.json"),
         "out_dir": str(folder / "built"),

@@ -33,7 +33,9 @@ def test_equal_operators_are_one_task_with_their_number_as_weight(imported: dict
 
 def test_batch_norm_is_folded_and_sums_are_additions(imported: dict[str, Any]) -> None:
     words = {word.strip("0123456789") for t in imported["tasks"] for word in t["name"].split("_")}
-    assert words == {"fused", "conv2d", "add", "relu", "mean", "matmul"}
+    # The transpositions turn inputs and outputs of channels-last convolutions.
+    computing = words - {"transpose", "reshape"}
+    assert computing == {"fused", "conv2d", "add", "relu", "mean", "matmul"}
 
 
 def test_every_target_gets_its_tasks_from_the_same_workloads(imported: dict[str, Any]) -> None:

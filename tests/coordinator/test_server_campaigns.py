@@ -104,7 +104,9 @@ class TestCreation:
 class TestReading:
     async def test_progress_latency_and_eta_are_told(self, fleet: Server) -> None:
         store = fleet.core.store
-        group = GroupRecord(KEY.target, FINGERPRINT, "d" * 64, {"tuned": (0.3, 0.1, 0.2)}, 1e-6)
+        group = GroupRecord(
+            KEY.target, FINGERPRINT, "d" * 64, "e" * 64, {"tuned": (0.3, 0.1, 0.2)}, 1e-6
+        )
         store.create_campaign(
             campaign(groups=(group,), trials_wanted=10, tuning_s=8.0, activity="tuning"), ""
         )
@@ -128,7 +130,7 @@ class TestReading:
 
     async def test_the_estimate_is_weighted_once_every_task_has_one(self, fleet: Server) -> None:
         store = fleet.core.store
-        group = GroupRecord(KEY.target, FINGERPRINT, "d" * 64)
+        group = GroupRecord(KEY.target, FINGERPRINT, "d" * 64, "e" * 64)
         store.create_campaign(campaign(groups=(group,)), "")
         store.add_tasks("c-1", [task()])
         store.grant_lease(lease())

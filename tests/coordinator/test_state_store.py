@@ -118,7 +118,14 @@ class TestCampaigns:
             tuning_since_unix_s=NOW + 1,
             groups=(
                 GroupRecord(
-                    TARGET, "f", "d" * 64, {"tuned": (0.1, 0.2)}, 1e-6, "slow", {"tuned": "e" * 64}
+                    TARGET,
+                    "f",
+                    "d" * 64,
+                    "e" * 64,
+                    {"tuned": (0.1,)},
+                    1e-6,
+                    "slow",
+                    {"tuned": "e" * 64},
                 ),
             ),
             onnx_digest="a" * 64,
