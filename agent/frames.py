@@ -220,7 +220,8 @@ class WorkerProcess:
         """End the worker and everything in its process group. May be called again."""
         self._writer.close()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
+            async with asyncio.timeout(_EXIT_GRACE_S):
+                await self._process.wait()
         await self.kill()
 
     async def kill(self) -> None:
@@ -234,7 +235,8 @@ class WorkerProcess:
 
     async def _death(self) -> WorkerDied:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _EXIT_GRACE_S)
+            async with asyncio.timeout(_EXIT_GRACE_S):
+                await self._process.wait()
         await self.kill()
         returncode = self._process.returncode
         assert returncode is not None

@@ -173,9 +173,11 @@ class Measurer:
         worker = await self._started()
         ended = False
         try:
-            await asyncio.wait_for(worker.send(request), silence_s)
+            async with asyncio.timeout(silence_s):
+                await worker.send(request)
             while True:
-                event = await asyncio.wait_for(worker.recv(), silence_s)
+                async with asyncio.timeout(silence_s):
+                    event = await worker.recv()
                 if event["event"] == "done":
                     if batch.incomplete:
                         raise FrameError("the worker ended a batch without all results")
@@ -195,7 +197,8 @@ class Measurer:
             worker = await start_worker(_WORKER_MODULE, self._log_path, self._env)
             try:
                 await worker.send({"op": "ping"})
-                await asyncio.wait_for(worker.recv(), _START_LIMIT_S)
+                async with asyncio.timeout(_START_LIMIT_S):
+                    await worker.recv()
             except BaseException:
                 await worker.kill()
                 raise

@@ -91,7 +91,8 @@ async def _run_job(
             env={**os.environ, "TVM_NUM_THREADS": str(static.logical_cores)},
         )
         try:
-            _, errors = await asyncio.wait_for(job.communicate(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                _, errors = await job.communicate()
         except TimeoutError as e:
             raise ProfileJobError(f"the job did not end within {timeout_s:g} s") from e
         finally:

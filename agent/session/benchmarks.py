@@ -75,7 +75,8 @@ async def _run(command: list[str], threads: int, log_path: Path, limit_s: float)
             start_new_session=True,
         )
     try:
-        return await asyncio.wait_for(process.wait(), limit_s)
+        async with asyncio.timeout(limit_s):
+            return await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

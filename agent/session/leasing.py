@@ -146,6 +146,11 @@ class Leasing:
         self._held = None
         if refusal is not None:
             raise refusal
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # A group that was failing when the cancellation came has swallowed it
+            # (https://github.com/python/cpython/issues/116720).
+            raise asyncio.CancelledError
         if lost or held.result is None:
             return False
         log.info(
@@ -185,7 +190,8 @@ class Leasing:
         ttl_s = held.lease.ttl_s
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(held.dropped.wait(), ttl_s / _RENEWALS_A_TERM)
+                async with asyncio.timeout(ttl_s / _RENEWALS_A_TERM):
+                    await held.dropped.wait()
                 raise _LeaseLost("cancelled by the coordinator")
             try:
                 ttl_s = await self._coordinator.renew_lease(held.lease)
@@ -204,7 +210,8 @@ class Leasing:
     async def _wait_for_hint(self, retry_after_s: float) -> None:
         wait_s = min(max(retry_after_s, _SHORTEST_WAIT_S), _LONGEST_WAIT_S)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hint.wait(), self._pace.spread(wait_s))
+            async with asyncio.timeout(self._pace.spread(wait_s)):
+                await self._hint.wait()
 
 
 def _first_error(group: BaseExceptionGroup[TuneFleetError]) -> TuneFleetError:

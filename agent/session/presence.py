@@ -90,7 +90,8 @@ class Presence:
             # Early rather than late, and never all agents in step.
             wait_s = self._pace.spread(0.8 * self._coordinator.heartbeat_interval_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._heartbeat_wanted.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._heartbeat_wanted.wait()
 
     def _take(self, hint: Hint.ValueType) -> None:
         if hint in {HINT_UNSPECIFIED, HINT_WORK_AVAILABLE}:

@@ -179,6 +179,17 @@ async def test_when_stopped_the_lease_is_returned_with_what_was_measured(rig: Ri
     assert rig.server.trials_at_completion == {"lease-1": 5}
 
 
+async def test_a_stop_that_comes_together_with_a_hint_is_heeded(rig: Rig) -> None:
+    leasing = rig.start(rig.leasing.run())
+    await eventually(lambda: rig.server.acquisitions > 0)
+    # Calls are answered in order, so by now the agent waits for a hint.
+    await rig.coordinator.send_heartbeat([], 0)
+    rig.leasing.look_for_work()
+    leasing.cancel()
+    await asyncio.wait({leasing}, timeout=10.0)
+    assert leasing.cancelled()
+
+
 async def test_giving_back_to_a_coordinator_that_is_away_ends_in_time(rig: Rig) -> None:
     async def wait(lease: Lease) -> WorkResult:
         await asyncio.Event().wait()
