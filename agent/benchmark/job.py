@@ -13,9 +13,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import signal
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +72,7 @@ async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
         # One after the other: on a small board two networks that load at once may not fit.
         for index, (entry, subject) in enumerate(zip(entries, spec["subjects"], strict=True)):
             await _load(entry, subject, spec, log_dir / f"subject-{index}.log")
+            _signal(entry, signal.SIGSTOP)
         for turn in range(int(spec["repeat"])):
             # Each is first, second, ... equally often.
             first = turn % len(entries)
@@ -77,6 +81,7 @@ async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
     finally:
         for entry in entries:
             if entry.worker is not None:
+                _signal(entry, signal.SIGCONT)
                 await entry.worker.close()
     return {"results": [entry.to_json() for entry in entries]}
 
@@ -109,10 +114,27 @@ async def _load(
 
 
 async def _sample(entry: _Entry) -> None:
-    answer = await _ask(entry, {"op": "time"})
+    with _awake(entry):
+        answer = await _ask(entry, {"op": "time"})
     if answer is not None:
         entry.samples_s.append(answer["sample_s"])
         entry.quiet = entry.quiet and answer["quiet"]
+
+
+@contextmanager
+def _awake(entry: _Entry) -> Iterator[None]:
+    """Let a subject run for a while. Thread pools of stopped ones cannot spin beside it."""
+    _signal(entry, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        _signal(entry, signal.SIGSTOP)
+
+
+def _signal(entry: _Entry, number: signal.Signals) -> None:
+    if entry.worker is not None:
+        with suppress(ProcessLookupError):
+            os.killpg(entry.worker.pid, number)
 
 
 async def _ask(entry: _Entry, request: Mapping[str, Any]) -> dict[str, Any] | None:
