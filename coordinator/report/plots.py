@@ -11,12 +11,14 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter
 
 _INK = "#1f2933"
 _TUNED = "#0b7a75"
 _UNTUNED = "#c9ced6"
 _REFERENCE = "#d1603d"
 _TASKS_SHOWN = 16
+_PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 _STYLE = {
     "font.size": 10,
     "axes.edgecolor": _INK,
@@ -74,24 +76,26 @@ def _latency_over_time(group: dict[str, Any]) -> Any:
         linewidth=2,
         label="sum of best task latencies",
     )
-    for name, color in (
-        ("untuned", "#8a94a3"),
-        ("onnxruntime", _REFERENCE),
-        ("tuned", _TUNED),
+    # Each label where the curve is not: it begins high on the left and ends low on the right.
+    for name, color, where, side in (
+        ("untuned", "#8a94a3", minutes[-1], "right"),
+        ("onnxruntime", _REFERENCE, minutes[0], "left"),
+        ("tuned", _TUNED, minutes[0], "left"),
     ):
         latency = group["latency_ms"].get(name)
         if latency is not None:
             axes.axhline(latency, color=color, linestyle="--", linewidth=1)
             axes.annotate(
                 f"{name}, end to end: {latency:.3g} ms",
-                (minutes[-1], latency),
+                (where, latency),
                 textcoords="offset points",
                 xytext=(0, 3),
-                ha="right",
+                ha=side,
                 color=color,
                 fontsize=8,
             )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_PLAIN)
     axes.set_xlabel("minutes since the campaign was created")
     axes.set_ylabel("network latency, ms")
     axes.legend(frameon=False, loc="best", fontsize=8)
@@ -106,23 +110,26 @@ def _tasks_before_and_after(group: dict[str, Any]) -> Any:
     tasks = tasks[:_TASKS_SHOWN][::-1]
     figure, axes = plt.subplots(figsize=(7.2, 0.34 * len(tasks) + 1.1))
     rows = range(len(tasks))
-    before = [t["weight"] * (t["untuned_us"] or 0) / 1e3 for t in tasks]
+    before = [t["weight"] * (t["untuned_us"] or t["tuned_us"]) / 1e3 for t in tasks]
     after = [t["weight"] * t["tuned_us"] / 1e3 for t in tasks]
-    axes.barh(rows, before, height=0.72, color=_UNTUNED, label="untuned")
-    axes.barh(rows, after, height=0.4, color=_TUNED, label="tuned")
+    # Points, not bars: on a logarithmic axis a bar's length says nothing.
+    axes.hlines(rows, after, before, color=_UNTUNED, linewidth=3)
+    axes.scatter(before, rows, color="#8a94a3", s=34, zorder=3, label="untuned")
+    axes.scatter(after, rows, color=_TUNED, s=34, zorder=3, label="tuned")
     for row, task in zip(rows, tasks, strict=True):
         if task["speedup"]:
             axes.annotate(
                 f"{task['speedup']:.1f}x",
                 (max(before[row], after[row]), row),
                 textcoords="offset points",
-                xytext=(4, 0),
+                xytext=(7, 0),
                 va="center",
                 fontsize=8,
                 color=_INK,
             )
     axes.set_yticks(list(rows), [f"{t['name']} x{t['weight']}" for t in tasks], fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_PLAIN)
     axes.set_xlabel("milliseconds in one run of the network (weight times latency)")
     axes.grid(axis="y", visible=False)
     axes.legend(frameon=False, loc="lower right", fontsize=8)
