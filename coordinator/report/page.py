@@ -23,6 +23,11 @@ img{max-width:100%}code{background:#f2f4f7;padding:.1rem .3rem;border-radius:.2r
 .bad{color:#b3261e}
 """
 
+_ABOUT_TASKS = (
+    "One call of each. Untuned here is the same channels-last program without a schedule; the "
+    "untuned network above keeps the layout it came in."
+)
+
 
 def render_page(
     summary: Mapping[str, Any], plots: Mapping[str, Mapping[str, Path]], online: float | None
@@ -95,7 +100,9 @@ def _group(group: Mapping[str, Any], plots: Mapping[str, Path]) -> str:
 def _against(latency: Mapping[str, float], name: str) -> str:
     if name == "tuned" or "tuned" not in latency:
         return ""
-    return f"<span class=sub>tuned is {latency[name] / latency['tuned']:.2f}x faster</span>"
+    ratio = latency[name] / latency["tuned"]
+    said = f"{ratio:.2f}x faster" if ratio >= 1 else f"{1 / ratio:.2f}x slower"
+    return f"<span class=sub>tuned is {said}</span>"
 
 
 def _tasks(tasks: list[Mapping[str, Any]]) -> str:
@@ -107,13 +114,13 @@ def _tasks(tasks: list[Mapping[str, Any]]) -> str:
             _number(t["untuned_us"]),
             _number(t["tuned_us"]),
             _number(t["speedup"], "x"),
-            _number(t["gflops"]),
+            _number(t["gflops"] or None),
             str(t["trials"]),
         ]
         for t in ordered
     ]
     head = ["task", "weight", "untuned, µs", "tuned, µs", "speed-up", "GFLOP/s", "trials"]
-    return "<h3>Tasks</h3>" + _table(head, rows)
+    return f"<h3>Tasks</h3><p class=sub>{_ABOUT_TASKS}</p>" + _table(head, rows)
 
 
 def _cost_model(cost_model: Mapping[str, Any], online: float | None) -> str:
@@ -157,7 +164,9 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _number(value: float | None, unit: str = "") -> str:
-    return "n/a" if value is None else f"{value:.3g}{unit}"
+    if value is None:
+        return "n/a"
+    return f"{value:,.0f}{unit}" if abs(value) >= 100 else f"{value:.3g}{unit}"
 
 
 def _text(value: object) -> str:
