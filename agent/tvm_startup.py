@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from agent.no_torch import forbid_torch
-
 
 def import_tvm() -> Any:
     """Import ``tvm`` and register the tensor intrinsics that traces refer to by name.
@@ -17,7 +15,6 @@ def import_tvm() -> Any:
     Returns:
         The module ``tvm``. Set variables such as ``TVM_NUM_THREADS`` before: it reads them once.
     """
-    forbid_torch()
     import tvm  # noqa: PLC0415 (only worker processes may pay for it)
 
     with _memoised_getmodule():

@@ -21,6 +21,7 @@ from agent.frames import Channel, worker_channel
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
 from agent.measure.sandbox import become_subreaper
+from agent.no_torch import forbid_torch
 from agent.tvm_startup import import_tvm
 from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
@@ -32,6 +33,7 @@ def main() -> None:
     """Serve requests until the agent is gone."""
     channel = worker_channel()
     become_subreaper()
+    forbid_torch()
     # Longer than busy sections should be, but importing cannot be paused, and happens once.
     with MachineLock().busy():
         import_tvm()

@@ -6,19 +6,22 @@ the agent closes the channel.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from agent.frames import Channel, worker_channel
+from agent.no_torch import forbid_torch
 from agent.search.messages import (
     ErrorKind,
     SearchError,
     proposal_to_message,
     request_from_message,
 )
-from agent.search.proposing import Proposer
 from tunefleet.machine_lock import MachineLock
+
+if TYPE_CHECKING:
+    from agent.search.proposing import Proposer
 
 log = structlog.get_logger()
 
@@ -40,5 +43,14 @@ def _answer(message: dict[str, Any], proposer: Proposer) -> dict[str, Any]:
         return {"event": "error", "kind": ErrorKind.INTERNAL.value, "message": repr(e)}
 
 
+def main() -> None:
+    """Serve requests until the agent is gone."""
+    channel = worker_channel()
+    forbid_torch()
+    from agent.search.proposing import Proposer  # noqa: PLC0415 (it imports TVM)
+
+    serve(channel, Proposer(MachineLock()))
+
+
 if __name__ == "__main__":
-    serve(worker_channel(), Proposer(MachineLock()))
+    main()
