@@ -28,6 +28,12 @@ _SETTLE_S = 3.0
 
 _PROFILE_TIMEOUT_S = 120.0
 
+_WITHOUT_TORCH = (
+    "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:];"
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+"""TVM imports torch wherever it is installed; a device that only serves TVM would not have it."""
+
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
     """Measure the footprint.
@@ -93,18 +99,22 @@ def _ours(home: Path) -> dict[str, float]:
 
 def _tvm_rpc() -> dict[str, float]:
     """Measure TVM's tracker and server at rest."""
-    port = _free_port()
-    tracker = ["-m", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", "--port", str(port)]
+    port, server_port = _free_port(), _free_port()
+    tracker = [
+        *("-c", _WITHOUT_TORCH, "tvm.exec.rpc_tracker", "--host", "127.0.0.1"),
+        *("--port", str(port), "--port-end", str(port + 1)),
+    ]
     server = [
-        *("-m", "tvm.exec.rpc_server", "--host", "127.0.0.1", "--key", "bench"),
-        *("--tracker", f"127.0.0.1:{port}", "--port", str(_free_port())),
+        *("-c", _WITHOUT_TORCH, "tvm.exec.rpc_server", "--host", "127.0.0.1", "--key", "bench"),
+        *("--tracker", f"127.0.0.1:{port}"),
+        *("--port", str(server_port), "--port-end", str(server_port + 1)),
     ]
     log = Path(tempfile.gettempdir()) / f"tunefleet-footprint-tvm-{os.getpid()}.log"
     try:
         with _process(tracker, log) as tracking, _process(server, log) as serving:
-            await_value("TVM's tracker", lambda: _listening(tracking.pid, port), 120)
+            await_value("TVM's tracker", lambda: _listening(tracking, port), 120)
             time.sleep(_SETTLE_S)
-            await_value("TVM's server", lambda: _connected(serving.pid), 120)
+            await_value("TVM's server", lambda: _connected(serving), 120)
             time.sleep(_SETTLE_S)
             return {
                 "tvm_rpc_server_rss_mb": tree_rss_mb(serving.pid),
@@ -139,16 +149,18 @@ def _cpu_seconds(pid: int) -> float:
     return times.user + times.system
 
 
-def _listening(pid: int, port: int) -> bool | None:
-    return any(c.laddr.port == port for c in _connections(pid) if c.status == "LISTEN") or None
+def _listening(process: subprocess.Popen[bytes], port: int) -> bool | None:
+    return any(c.laddr.port == port for c in _connections(process) if c.status == "LISTEN") or None
 
 
-def _connected(pid: int) -> bool | None:
-    return any(c.status == "ESTABLISHED" for c in _connections(pid)) or None
+def _connected(process: subprocess.Popen[bytes]) -> bool | None:
+    return any(c.status == "ESTABLISHED" for c in _connections(process)) or None
 
 
-def _connections(pid: int) -> list[psutil._ntuples.pconn]:
-    process = psutil.Process(pid)
+def _connections(started: subprocess.Popen[bytes]) -> list[psutil._ntuples.pconn]:
+    if started.poll() is not None:
+        raise RuntimeError(f"{started.args} ended with exit code {started.returncode}")
+    process = psutil.Process(started.pid)
     members = [process, *process.children(recursive=True)]
     return [c for member in members for c in member.net_connections(kind="tcp")]
 
