@@ -259,3 +259,9 @@ async def test_agent_measures_without_importing_tvm_or_numpy() -> None:
 async def test_worker_has_one_thread(measurer: Measurer, matmul: Path) -> None:
     await _measure_one(measurer, matmul)
     assert psutil.Process(measurer.pid).num_threads() == 1
+
+
+async def test_the_worker_loads_tvm_and_not_torch(measurer: Measurer, matmul: Path) -> None:
+    await _measure_one(measurer, matmul)
+    loaded = Path(f"/proc/{measurer.pid}/maps").read_text()
+    assert ("libtvm" in loaded, "libtorch" in loaded) == (True, False)

@@ -108,3 +108,9 @@ def test_the_agents_side_imports_neither_tvm_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_the_worker_loads_tvm_and_not_torch(searcher: Searcher, addition: Workload) -> None:
+    await searcher.propose(request_for(addition))
+    loaded = Path(f"/proc/{searcher.pid}/maps").read_text()
+    assert ("libtvm" in loaded, "libtorch" in loaded) == (True, False)
