@@ -18,7 +18,7 @@ from coordinator.costmodel.train import Progress, TrainConfig, fit, score
 from tunefleet.machine_lock import MachineLock
 
 if TYPE_CHECKING:
-    from coordinator.costmodel.train_job import TrainSpec
+    from coordinator.costmodel.train_spec import TrainSpec
 
 _TRAINING_FROM, _TRAINING_TO = 0.05, 0.9
 """The part of the progress bar that is training."""
