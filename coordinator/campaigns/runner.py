@@ -49,17 +49,25 @@ class CampaignRunner:
         """Drive campaigns until cancelled; what was begun then is taken up at the next start."""
         try:
             while True:
-                for campaign in await asyncio.to_thread(self._store.list_campaigns):
-                    driver = self._drivers.get(campaign.campaign_id)
-                    if not campaign.state.ended and (driver is None or driver.done()):
-                        self._drivers[campaign.campaign_id] = asyncio.create_task(
-                            self._drive(campaign.campaign_id), name=campaign.campaign_id
-                        )
+                try:
+                    await self._start_drivers()
+                except Exception:  # a full disk, say: it may pass, and must not end the server
+                    log.exception("campaigns not read")
                 await asyncio.sleep(_TICK_S)
         finally:
             for driver in self._drivers.values():
                 driver.cancel()
             await asyncio.gather(*self._drivers.values(), return_exceptions=True)
+
+    async def _start_drivers(self) -> None:
+        for campaign in await asyncio.to_thread(self._store.list_campaigns):
+            driver = self._drivers.get(campaign.campaign_id)
+            if not campaign.state.ended and (driver is None or driver.done()):
+                self._drivers[campaign.campaign_id] = asyncio.create_task(
+                    self._drive(campaign.campaign_id), name=campaign.campaign_id
+                )
+            elif campaign.state.ended and driver is not None and driver.done():
+                del self._drivers[campaign.campaign_id]
 
     async def _drive(self, campaign_id: str) -> None:
         steps: dict[CampaignState, Callable[[CampaignRecord], Coroutine[Any, Any, None]]] = {

@@ -56,14 +56,16 @@ class TrainingSupervisor:
         """Train again and again until cancelled. A training that fails is logged and left."""
         trained_on = await asyncio.to_thread(self._trained_on)
         while True:
-            trials = await asyncio.to_thread(self._store.count_trials)
-            if trials >= max(FIRST_TRAINING_TRIALS, trained_on * (1 + GROWTH)):
-                try:
+            try:
+                trials = await asyncio.to_thread(self._store.count_trials)
+                if trials >= max(FIRST_TRAINING_TRIALS, trained_on * (1 + GROWTH)):
+                    # Counted as done even if it fails: the same trials would fail it again.
+                    trained_on = trials
                     await self._train()
-                except TuneFleetError as e:
-                    log.warning("training failed", why=e.message)
-                # Counted as done even when it failed: the same trials would fail it again.
-                trained_on = trials
+            except TuneFleetError as e:
+                log.warning("training failed", why=e.message)
+            except Exception:  # a full disk, say: it may pass, and must not end the server
+                log.exception("training failed")
             await asyncio.sleep(_POLL_S)
 
     def _trained_on(self) -> int:
