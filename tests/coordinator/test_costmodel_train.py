@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,3 +210,23 @@ def test_with_too_few_pairs_the_current_model_stays() -> None:
 def test_accuracies_on_different_pairs_are_not_compared() -> None:
     with pytest.raises(ValueError, match="cannot compare"):
         decide(accuracy(wrong=0, size=20), accuracy(wrong=0, size=21))
+
+
+def test_training_rests_while_something_is_timed(arrays: RowArrays, tmp_path: Path) -> None:
+    shares: list[float] = []
+    finished = threading.Event()
+
+    def train() -> None:
+        fit(arrays, None, SMALL, lambda share, _: shares.append(share), MachineLock(tmp_path))
+        finished.set()
+
+    with MachineLock(tmp_path).quiet():
+        training = threading.Thread(target=train)
+        training.start()
+        assert not finished.wait(3.0)
+        resting = len(shares)
+        assert not finished.wait(1.0)
+        assert len(shares) == resting
+    training.join(120)
+    assert finished.is_set()
+    assert len(shares) > resting
