@@ -157,12 +157,17 @@ def test_device_sheet_has_units_and_says_what_is_unknown(cli):
 
 def test_models_as_json_and_for_people(cli, state):
     state.models.append(
-        user_service_pb2.ModelVersion(version="v2", current=True, metrics={"pca": 0.8125}, trials=9)
+        user_service_pb2.ModelVersion(
+            version="v2", current=True, metrics={"pca_heldout": 0.8125, "loss": 0.25}, trials=9
+        )
     )
     (version,) = stdout_json(cli("models", "list", "--format", "json"))["models"]
-    assert version["metrics"] == {"pca": 0.8125}
+    assert version["metrics"] == {"pca_heldout": 0.8125, "loss": 0.25}
     assert stdout_json(cli("models", "show", "v2", "--format", "json"))["model"] == version
-    assert "0.812" in cli("models", "list").stdout
+    listed = cli("models", "list").stdout
+    assert "0.812" in listed
+    assert "0.250" not in listed, "only what versions are judged by fits into a listing"
+    assert "0.25" in cli("models", "show", "v2").stdout
 
 
 def test_empty_listings_say_what_to_do(cli, state):

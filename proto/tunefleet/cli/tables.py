@@ -27,6 +27,14 @@ STATE_STYLES = {
     "profiling": "cyan",
 }
 
+_JUDGED_BY = {
+    "pca_heldout": "held-out PCA",
+    "pca_parent_heldout": "parent's",
+    "top1": "top-1",
+    "top5": "top-5",
+}
+"""Metrics shown in listings; `models show` has them all."""
+
 _MEASURED_LABELS = {
     "gflops_single_core": ("compute, one core", "GFLOP/s"),
     "gflops_all_cores": ("compute, all cores", "GFLOP/s"),
@@ -99,14 +107,13 @@ def devices_table(devices: Sequence[Device]) -> Table:
 
 
 def models_table(versions: Sequence[ModelVersion]) -> Table:
-    """Make a table of versions of the cost model, with a column for each metric."""
-    metrics = sorted({name for v in versions for name in v.metrics})
+    """Make a table of versions of the cost model, with what they are judged by."""
     table = make_table(
-        *("version", "parent", "in use", "trials", *metrics, "trained in", "made"),
-        right=("trials", *metrics),
+        *("version", "parent", "in use", "trials", *_JUDGED_BY.values(), "trained in", "made"),
+        right=("trials", *_JUDGED_BY.values()),
     )
     for v in versions:
-        values = [f"{v.metrics[m]:.3f}" if m in v.metrics else "-" for m in metrics]
+        values = [f"{v.metrics[m]:.3f}" if m in v.metrics else "-" for m in _JUDGED_BY]
         in_use = "yes" if v.current else "" if v.promoted else "refused"
         table.add_row(
             *(v.version, v.parent or "-", in_use, f"{v.trials:,}", *values),
