@@ -7,9 +7,16 @@
 setup_env() {
     local extras=$1 python=${PYTHON:-python3.11}
     VENV=${VENV:-.venv}
-    local wanted
-    wanted="$extras $(cksum <pyproject.toml)"
-    if [ "$(cat "$VENV/tunefleet-installed" 2>/dev/null)" = "$wanted" ]; then
+    local project installed missing=
+    project=$(cksum <pyproject.toml)
+    installed=$(cat "$VENV/tunefleet-installed" 2>/dev/null || true)
+    for extra in ${extras//,/ }; do
+        case "$installed" in
+            *" $extra "*"$project") ;;
+            *) missing=yes ;;
+        esac
+    done
+    if [ -z "$missing" ]; then
         return
     fi
     if ! command -v "$python" >/dev/null; then
@@ -19,5 +26,5 @@ setup_env() {
     echo "Setting up $VENV with tunefleet[$extras] (about 3 GB; a few minutes)..." >&2
     "$python" -m venv "$VENV"
     "$VENV/bin/pip" install -q --disable-pip-version-check -e ".[$extras]"
-    echo "$wanted" >"$VENV/tunefleet-installed"
+    echo " ${extras//,/ } $project" >"$VENV/tunefleet-installed"
 }
