@@ -60,7 +60,8 @@ def choose_round(
     fresh = [t for t in open_tasks if t.rounds == 0]
     if fresh:
         chosen = max(fresh, key=lambda t: t.task.flops * t.task.weight)
-        size = first_round_trials(chosen, tasks)
+        # A small budget is shared out, so that no task is left without a single trial.
+        size = min(first_round_trials(chosen, tasks), max(1, trials_left // len(fresh)))
     else:
         best_rate = max((_rate(t) for t in tasks), default=0.0)
         chosen = max(open_tasks, key=lambda t: expected_gain_s(t, best_rate))

@@ -76,6 +76,13 @@ def test_a_round_never_exceeds_the_budget() -> None:
     assert choice.trials == 3
 
 
+def test_a_small_budget_is_shared_out_among_fresh_tasks() -> None:
+    tasks = [progress("a"), progress("b"), progress("c")]
+    choice = choose_round(tasks, trials_left=12, busy=())
+    assert choice is not None
+    assert choice.trials == 4
+
+
 def test_a_task_that_hardly_counts_gets_a_small_first_round() -> None:
     tasks = [progress("reshape", flops=0.0), progress("conv", flops=1e9, history=(1.0,), best_s=1)]
     choice = choose_round(tasks, trials_left=100, busy=())
