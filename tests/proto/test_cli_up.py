@@ -56,7 +56,8 @@ def children(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
     return {child.cmdline()[child.cmdline().index("-m") + 1]: child for child in found}
 
 
-def test_both_run_until_ctrl_c(start, tmp_path):
+@pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hang-up"])
+def test_both_run_until_they_are_asked_to_end(start, tmp_path, asking):
     up = start("up", tmp_path / "home")
     address = line_with("Coordinator answers at", up).split()[-1]
     line_with("Agent started", up)
@@ -64,7 +65,7 @@ def test_both_run_until_ctrl_c(start, tmp_path):
     with TuneFleet(address) as fleet:
         assert fleet.campaigns() == ()
     assert set(pair) == {"coordinator", "agent"}
-    up.send_signal(signal.SIGINT)
+    up.send_signal(asking)
     assert up.wait(END_TIMEOUT_S) == 0
     assert [child.is_running() for child in pair.values()] == [False, False]
 

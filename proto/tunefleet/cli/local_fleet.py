@@ -68,8 +68,9 @@ class _Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM in place of what they would do."""
-        before = {n: signal.signal(n, self) for n in (signal.SIGINT, signal.SIGTERM)}
+        """Catch what asks to end, a closed terminal included, in place of what it would do."""
+        asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self) for number in asking}
         try:
             yield
         finally:
@@ -87,7 +88,7 @@ def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: boo
         show_logs: whether log lines are shown there, too.
 
     Returns:
-        0 after SIGINT or SIGTERM, else the exit code of the child that ended (1 for a signal).
+        0 after SIGINT, SIGTERM or SIGHUP, else the code of the child that ended (1 for a signal).
 
     Raises:
         TuneFleetError: INTERNAL, the coordinator did not answer.
