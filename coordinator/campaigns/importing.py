@@ -17,11 +17,13 @@ from coordinator.server.selectors import matches
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import (
+    CampaignPurpose,
     CampaignRecord,
     CampaignState,
     DeviceRecord,
     GroupRecord,
     TaskKey,
+    TaskProgress,
     TaskRecord,
 )
 from coordinator.state.store import Store
@@ -50,19 +52,14 @@ class Importer:
             TuneFleetError: the model cannot be tuned, with the reason why.
         """
         devices = await self._ready_devices(campaign)
-        groups = sorted({(campaign.spec.target or d.target, d.fingerprint) for d in devices})
+        groups = sorted({(t, d.fingerprint) for d in devices for t in campaign.spec.targets_for(d)})
         targets = sorted({target for target, _ in groups})
         work_dir = self._home.run_dir / f"import-{campaign.campaign_id}"
+        job, spec = self._job(campaign, targets, work_dir / "out")
         try:
             result = await run_job(
-                "coordinator.models.import_job",
-                {
-                    "model_path": str(self._blobs.path(campaign.spec.model_digest)),
-                    "model_filename": campaign.spec.model_filename,
-                    "shapes": {name: list(dims) for name, dims in campaign.spec.shapes.items()},
-                    "targets": targets,
-                    "out_dir": str(work_dir / "out"),
-                },
+                job,
+                spec,
                 work_dir,
                 timeout_s=_IMPORT_TIMEOUT_S,
                 progress=lambda _, text: self._say(campaign.campaign_id, text),
@@ -70,6 +67,24 @@ class Importer:
             await asyncio.to_thread(self._keep, campaign, groups, result)
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+
+    def _job(
+        self, campaign: CampaignRecord, targets: list[str], out_dir: Path
+    ) -> tuple[str, dict[str, Any]]:
+        spec = campaign.spec
+        common: dict[str, Any] = {"targets": targets, "out_dir": str(out_dir)}
+        if spec.families:
+            return "coordinator.models.families_job", common | {
+                "families": list(spec.families),
+                "workloads": spec.workloads,
+                "seed": spec.seed,
+            }
+        return "coordinator.models.import_job", common | {
+            "model_path": str(self._blobs.path(spec.model_digest)),
+            "model_filename": spec.model_filename,
+            "shapes": {name: list(dims) for name, dims in spec.shapes.items()},
+            "tasks_only": spec.purpose is CampaignPurpose.COLLECT,
+        }
 
     async def _ready_devices(self, campaign: CampaignRecord) -> list[DeviceRecord]:
         """Wait until every matching device has measured itself, since targets depend on it."""
@@ -96,7 +111,9 @@ class Importer:
     ) -> None:
         prepared = {t: self._put(path) for t, path in result["prepared"].items()}
         untuned = {t: self._put(path) for t, path in result["untuned"].items()}
-        records = tuple(GroupRecord(t, f, prepared[t], untuned[t]) for t, f in groups)
+        records = tuple(
+            GroupRecord(t, f, prepared.get(t, ""), untuned.get(t, "")) for t, f in groups
+        )
         digests = {task["path"]: self._put(task["path"]) for task in result["tasks"]}
         for target, fingerprint in groups:
             self._store.add_tasks(
@@ -108,13 +125,16 @@ class Importer:
                         weight=task["weight"],
                         flops=task["flops"],
                         workload_digest=digests[task["path"]],
+                        sources=task.get("sources") or {campaign.spec.name: task["weight"]},
                     )
                     for task in result["tasks"]
                     if task["target"] == target
                 ],
             )
         progress = self._store.task_progress(campaign.campaign_id)
-        wanted = campaign.spec.trials or max(default_trials(tasks_of(progress, g)) for g in records)
+        wanted = campaign.spec.trials or max(
+            _default_trials(campaign, tasks_of(progress, group)) for group in records
+        )
         with suppress(TuneFleetError):  # it was cancelled meanwhile
             self._store.update_campaign(
                 campaign.campaign_id,
@@ -123,8 +143,8 @@ class Importer:
                 groups=records,
                 trials_wanted=wanted,
                 onnx_digest=self._put(result["onnx"]) if result.get("onnx") else "",
-                inputs_digest=self._put(result["inputs_npz"]),
-                outputs_digest=self._put(result["outputs_npz"]),
+                inputs_digest=self._put(result["inputs_npz"]) if result["inputs_npz"] else "",
+                outputs_digest=self._put(result["outputs_npz"]) if result["outputs_npz"] else "",
                 activity="",
             )
 
@@ -135,3 +155,9 @@ class Importer:
         with suppress(TuneFleetError):
             self._store.update_campaign(campaign_id, [CampaignState.IMPORTING], activity=activity)
         self._bus.notify_campaign(campaign_id)
+
+
+def _default_trials(campaign: CampaignRecord, tasks: Sequence[TaskProgress]) -> int:
+    if campaign.spec.purpose is CampaignPurpose.COLLECT:
+        return campaign.spec.trials_per_task * len(tasks)
+    return default_trials(tasks)

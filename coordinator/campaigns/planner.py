@@ -6,16 +6,23 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import structlog
 
-from coordinator.campaigns.scheduler import choose_round
+from coordinator.campaigns.collecting import (
+    COLLECTION_MEASURE,
+    COLLECTION_PARENTS,
+    COLLECTION_SEARCH,
+    choose_collecting_round,
+)
+from coordinator.campaigns.scheduler import Choice, choose_round
 from coordinator.server.bus import Bus
 from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
 from coordinator.state.records import (
+    CampaignPurpose,
     CampaignRecord,
     CampaignState,
     DeviceRecord,
@@ -87,16 +94,29 @@ class LeasePlanner:
         return None
 
     def _round(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
-        group = group_of(campaign, device)
-        if group is None:
+        groups = groups_of(campaign, device)
+        if not groups:
             return None
-        tasks = tasks_of(self._store.task_progress(campaign.campaign_id), group)
+        progress = self._store.task_progress(campaign.campaign_id)
         active = self._store.list_leases(states=[LeaseState.ACTIVE])
         busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
-        left = campaign.trials_wanted - sum(t.trials for t in tasks)
-        choice = choose_round(tasks, left, busy)
-        if choice is None:
-            return None
+        if campaign.spec.purpose is CampaignPurpose.COLLECT:
+            return self._collecting_round(campaign, device, groups, progress, busy)
+        # Of several targets the one that is furthest behind comes first.
+        by_group = sorted(
+            ((group, tasks_of(progress, group)) for group in groups),
+            key=lambda pair: sum(t.trials for t in pair[1]),
+        )
+        for group, tasks in by_group:
+            left = campaign.trials_wanted - sum(t.trials for t in tasks)
+            choice = choose_round(tasks, left, busy)
+            if choice is not None:
+                return self._tuning_round(campaign, device, group, choice)
+        return None
+
+    def _tuning_round(
+        self, campaign: CampaignRecord, device: DeviceRecord, group: GroupRecord, choice: Choice
+    ) -> Lease | None:
         task = choice.progress.task
         model = self._store.current_model()
         spec = RoundSpec(
@@ -116,10 +136,49 @@ class LeasePlanner:
         )
         return self._grant(campaign, device, group, spec)
 
-    def _benchmark(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
-        group = group_of(campaign, device)
-        if group is None or not group.compiled or group.benchmark_s or group.benchmark_error:
+    def _collecting_round(
+        self,
+        campaign: CampaignRecord,
+        device: DeviceRecord,
+        groups: Sequence[GroupRecord],
+        progress: Sequence[TaskProgress],
+        busy: Collection[TaskKey],
+    ) -> Lease | None:
+        group_by_key = {(g.target, g.fingerprint): g for g in groups}
+        tasks = [t for t in progress if (t.task.key.target, t.task.key.fingerprint) in group_by_key]
+        choice = choose_collecting_round(tasks, campaign.spec.trials_per_task, busy)
+        if choice is None:
             return None
+        task = choice.progress.task
+        spec = RoundSpec(
+            workload=task.key.workload,
+            workload_digest=task.workload_digest,
+            target=task.key.target,
+            trials=choice.trials,
+            seed=_seed(campaign.spec.seed, task.key, choice.progress.rounds),
+            # No model: what would be chosen by its score is what it knows already.
+            known=tuple(
+                KnownTrace(trace=k.trace, latency_s=k.latency_s, candidate=k.candidate)
+                for k in self._store.best_candidates(task.key, COLLECTION_PARENTS)
+            ),
+            tried=self._store.tried_candidates(task.key),
+            measure=COLLECTION_MEASURE,
+            search=COLLECTION_SEARCH,
+        )
+        group = group_by_key[task.key.target, task.key.fingerprint]
+        return self._grant(campaign, device, group, spec)
+
+    def _benchmark(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
+        for group in groups_of(campaign, device):
+            if group.compiled and not group.benchmark_s and not group.benchmark_error:
+                lease = self._benchmark_group(campaign, device, group)
+                if lease is not None:
+                    return lease
+        return None
+
+    def _benchmark_group(
+        self, campaign: CampaignRecord, device: DeviceRecord, group: GroupRecord
+    ) -> Lease | None:
         active = self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE])
         if any(
             a.kind is LeaseKind.BENCHMARK
@@ -202,15 +261,16 @@ class LeasePlanner:
         self._store.update_campaign(campaign.campaign_id, [CampaignState.FINISHING], groups=groups)
 
 
-def group_of(campaign: CampaignRecord, device: DeviceRecord) -> GroupRecord | None:
-    """Return the group of a campaign that a device belongs to, if it takes part at all."""
+def groups_of(campaign: CampaignRecord, device: DeviceRecord) -> list[GroupRecord]:
+    """Return the groups of a campaign that a device belongs to, one for each of its targets."""
     if not matches(campaign.spec.device_selector, device):
-        return None
-    target = campaign.spec.target or device.target
-    for group in campaign.groups:
-        if (group.target, group.fingerprint) == (target, device.fingerprint):
-            return group
-    return None
+        return []
+    targets = campaign.spec.targets_for(device)
+    return [
+        group
+        for group in campaign.groups
+        if group.target in targets and group.fingerprint == device.fingerprint
+    ]
 
 
 def tasks_of(progress: Sequence[TaskProgress], group: GroupRecord) -> list[TaskProgress]:

@@ -10,11 +10,17 @@ from typing import Any
 
 import structlog
 
+from coordinator.campaigns.collecting import collected
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import tasks_of
 from coordinator.server.bus import Bus
-from coordinator.state.records import CampaignRecord, CampaignState, LeaseState
+from coordinator.state.records import (
+    CampaignPurpose,
+    CampaignRecord,
+    CampaignState,
+    LeaseState,
+)
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
 
@@ -134,15 +140,23 @@ class CampaignRunner:
             spent += self._clock() - since
             await self._save_tuning_time(campaign_id, spent, None)
         with suppress(TuneFleetError):  # it was paused or cancelled meanwhile
-            await asyncio.to_thread(
-                self._store.update_campaign,
-                campaign_id,
-                [CampaignState.TUNING],
-                state=CampaignState.FINISHING,
-                activity="waiting for the last rounds",
-            )
+            await asyncio.to_thread(self._end_tuning, campaign)
             for lease in await asyncio.to_thread(self._store.cancel_leases, campaign_id):
                 self._bus.notify_leases(lease.device_id)
+
+    def _end_tuning(self, campaign: CampaignRecord) -> None:
+        changes: dict[str, Any] = {
+            "state": CampaignState.FINISHING,
+            "activity": "waiting for the last rounds",
+        }
+        if campaign.spec.purpose is CampaignPurpose.COLLECT:
+            # The trials are all there is to it.
+            changes = {
+                "state": CampaignState.DONE,
+                "ended_at_unix_s": self._clock(),
+                "activity": "",
+            }
+        self._store.update_campaign(campaign.campaign_id, [CampaignState.TUNING], **changes)
 
     async def _save_tuning_time(self, campaign_id: str, spent: float, since: float | None) -> None:
         await asyncio.to_thread(
@@ -158,6 +172,8 @@ class CampaignRunner:
         if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
             return False
         progress = self._store.task_progress(campaign.campaign_id)
+        if campaign.spec.purpose is CampaignPurpose.COLLECT:
+            return all(collected(t, campaign.spec.trials_per_task) for t in progress)
         for group in campaign.groups:
             tasks = tasks_of(progress, group)
             made = sum(t.trials for t in tasks)

@@ -2,7 +2,8 @@
 
 Spec: ``{"model_path", "shapes": {"name": [1, 3, 224, 224]}, "targets": [canonical target JSON],
 "out_dir"}``, and optionally ``"model_filename"`` (what messages call the file; by default its own
-name) and ``"seed"`` (default 0) for the reference inputs.
+name), ``"seed"`` (default 0) for the reference inputs, and ``"tasks_only"`` for those who only
+collect: nothing but the tasks is made then, and the rest of the result is empty or null.
 
 Result: ``{"inputs": [{"name", "shape", "dtype"}], "outputs": [the same], "operators": n,
 "prepared": {target: path}, "untuned": {target: path},
@@ -43,6 +44,8 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     progress(0.0, "reading the model")
     with lock.busy():
         network = _load(spec, out_dir)
+    if spec.get("tasks_only"):
+        return _tasks_only(network, list(spec["targets"]), out_dir, progress, lock)
     progress(0.3, "computing reference outputs")
     with lock.busy():
         inputs = random_inputs(network.inputs, int(spec.get("seed", 0)))
@@ -54,13 +57,14 @@ def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     for index, target in enumerate(targets):
         progress(0.4 + 0.6 * index / len(targets), f"extracting tasks for {target}")
         with lock.busy():
-            prepared[target], extracted = _extract(network, target, out_dir)
+            module = _prepare(network, target, convert_layout=True)
+            extracted = describe_tasks(module, target, out_dir)
+            prepared[target] = _save_module(module, out_dir)
+            del module
         with lock.busy():
             untuned[target] = _save_module(_prepare(network, target, convert_layout=False), out_dir)
         tasks += extracted
-    if not tasks:
-        message = "the model holds nothing but data movement that needs no schedule"
-        raise TuneFleetError(Reason.MODEL_NOTHING_TO_TUNE, message)
+    _check_tasks(tasks)
     return {
         "inputs": [_described(s.name, v) for s, v in zip(network.inputs, inputs, strict=True)],
         "outputs": [
@@ -99,17 +103,40 @@ def _reference(network: Network, inputs: list[Tensor]) -> list[Tensor]:
         raise TuneFleetError(Reason.MODEL_INVALID, message) from e
 
 
-def _extract(network: Network, target: str, out_dir: Path) -> tuple[str, list[dict[str, Any]]]:
+def _tasks_only(
+    network: Network, targets: list[str], out_dir: Path, progress: Progress, lock: MachineLock
+) -> dict[str, Any]:
+    tasks: list[dict[str, Any]] = []
+    for index, target in enumerate(targets):
+        progress(0.4 + 0.6 * index / len(targets), f"extracting tasks for {target}")
+        with lock.busy():
+            prepared = _prepare(network, target, convert_layout=True)
+            tasks += describe_tasks(prepared, target, out_dir)
+    _check_tasks(tasks)
+    return {
+        "prepared": {},
+        "untuned": {},
+        "tasks": tasks,
+        "onnx": None,
+        "inputs_npz": None,
+        "outputs_npz": None,
+    }
+
+
+def _check_tasks(tasks: list[dict[str, Any]]) -> None:
+    if not tasks:
+        message = "the model holds nothing but data movement that needs no schedule"
+        raise TuneFleetError(Reason.MODEL_NOTHING_TO_TUNE, message)
+
+
+def describe_tasks(prepared: Any, target: str, out_dir: Path) -> list[dict[str, Any]]:
+    """Extract a prepared network's tasks and write each one's workload to a file."""
     import tvm  # noqa: PLC0415
 
     from coordinator.models.tasks import tunable_tasks  # noqa: PLC0415
 
-    prepared = _prepare(network, target, convert_layout=True)
-    extracted = tunable_tasks(prepared, target)
-    path = _save_module(prepared, out_dir)
-    del prepared
     tasks = []
-    for task in extracted:
+    for task in tunable_tasks(prepared, target):
         blob = out_dir / f"workload-{task.workload}.json"
         blob.write_text(tvm.ir.save_json(task.module))
         tasks.append(
@@ -122,7 +149,7 @@ def _extract(network: Network, target: str, out_dir: Path) -> tuple[str, list[di
                 "flops": task.flops,
             }
         )
-    return path, tasks
+    return tasks
 
 
 def _prepare(network: Network, target: str, *, convert_layout: bool) -> Any:

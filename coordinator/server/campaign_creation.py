@@ -7,14 +7,27 @@ import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePath
+from typing import Any
 
-from coordinator.server.limits import MAX_CAMPAIGN_TRIALS, MAX_NAME_CHARS
+from coordinator.server.limits import (
+    MAX_CAMPAIGN_TRIALS,
+    MAX_FAMILY_WORKLOADS,
+    MAX_NAME_CHARS,
+    MAX_TRIALS_PER_TASK,
+)
 from coordinator.server.selectors import select
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import CampaignRecord, CampaignSpec, CampaignState, DeviceRecord
+from coordinator.state.records import (
+    CampaignPurpose,
+    CampaignRecord,
+    CampaignSpec,
+    CampaignState,
+    DeviceRecord,
+)
 from coordinator.state.store import Store
 from tunefleet.conversions import seconds
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.families import FAMILIES
 from tunefleet.targets import canonical_target
 from tunefleet.v1 import campaign_pb2
 
@@ -35,7 +48,8 @@ def create_campaign(
         TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN or NO_DEVICE_MATCHES.
     """
     spec = read_spec(message)
-    blobs.path(spec.model_digest)
+    if not spec.families:
+        blobs.path(spec.model_digest)
     _check_devices(spec.device_selector, store.list_devices())
     campaign = CampaignRecord(
         campaign_id=_new_id(now),
@@ -68,16 +82,48 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
         model_filename=filename,
         shapes=shapes,
         device_selector=message.device_selector,
-        target=_read_target(message.target),
+        targets=tuple(dict.fromkeys(_read_target(t) for t in message.targets if t)),
         trials=message.trials,
         time_limit_s=time_limit_s,
         seed=message.seed,
+        **_read_collection(message),
     )
+
+
+def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
+    """Read what only a collection has."""
+    if message.purpose != campaign_pb2.CAMPAIGN_PURPOSE_COLLECT:
+        if message.families:
+            raise _invalid("families of operators can be collected from, but not tuned")
+        return {}
+    unknown = sorted(set(message.families) - set(FAMILIES))
+    if unknown:
+        raise _invalid(
+            f"there is no family {', '.join(unknown)}; there are {', '.join(sorted(FAMILIES))}"
+        )
+    if bool(message.families) == bool(message.model_digest):
+        raise _invalid("a collection takes either a model or families")
+    if not 1 <= message.trials_per_task <= MAX_TRIALS_PER_TASK:
+        raise _invalid(
+            f"the trials of a task must be 1 to {MAX_TRIALS_PER_TASK}, "
+            f"not {message.trials_per_task}"
+        )
+    if message.families and not 1 <= message.workloads <= MAX_FAMILY_WORKLOADS:
+        raise _invalid(
+            f"the workloads of a family must be 1 to {MAX_FAMILY_WORKLOADS}, "
+            f"not {message.workloads}"
+        )
+    return {
+        "purpose": CampaignPurpose.COLLECT,
+        "families": tuple(dict.fromkeys(message.families)),
+        "workloads": message.workloads,
+        "trials_per_task": message.trials_per_task,
+    }
 
 
 def _read_target(target: str) -> str:
     try:
-        return canonical_target(target) if target else ""
+        return canonical_target(target)
     except ValueError as e:
         raise _invalid(str(e)) from e
 

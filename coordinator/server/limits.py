@@ -47,6 +47,12 @@ MAX_NAME_CHARS = 200
 MAX_CAMPAIGN_TRIALS = 10_000_000
 """Far more than any campaign needs, and far from what would overflow a column."""
 
+MAX_TRIALS_PER_TASK = 10_000
+"""Beyond this a task teaches nothing new."""
+
+MAX_FAMILY_WORKLOADS = 5_000
+"""Sampling and extracting more would take an hour."""
+
 KEEPALIVE_TIME_MS = 30_000
 """A half-open connection shows up after this and the next, not after 15 minutes."""
 

@@ -143,10 +143,14 @@ def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:
         model_filename=spec.model_filename,
         shapes={name: campaign_pb2.Shape(dims=dims) for name, dims in spec.shapes.items()},
         device_selector=spec.device_selector,
-        target=spec.target,
+        targets=spec.targets,
         trials=spec.trials,
         time_limit=None if spec.time_limit_s is None else duration(spec.time_limit_s),
         seed=spec.seed,
+        purpose=campaign_pb2.CampaignPurpose.Value(f"CAMPAIGN_PURPOSE_{spec.purpose.name}"),
+        families=spec.families,
+        workloads=spec.workloads,
+        trials_per_task=spec.trials_per_task,
     )
 
 
@@ -171,7 +175,7 @@ def _target_progress(view: CampaignView, group: GroupRecord) -> campaign_pb2.Tar
             device.name
             for device in select(spec.device_selector, view.devices)
             if device.fingerprint == group.fingerprint
-            and (spec.target or device.target) == group.target
+            and group.target in spec.targets_for(device)
             and is_online(device, view.now)
         ],
     )
@@ -196,4 +200,5 @@ def _task(progress: TaskProgress) -> campaign_pb2.Task:
         best_s=progress.best_s,
         exhausted=task.exhausted,
         fingerprint=task.key.fingerprint,
+        sources=task.sources,
     )

@@ -51,20 +51,40 @@ class CampaignState(StrEnum):
         return self in {CampaignState.DONE, CampaignState.FAILED, CampaignState.CANCELLED}
 
 
+class CampaignPurpose(StrEnum):
+    """What a campaign measures for."""
+
+    TUNE = "tune"
+    COLLECT = "collect"
+
+
 @dataclass(frozen=True)
 class CampaignSpec:
     """What a person asked for."""
 
     name: str
     model_digest: str
+    """Empty where families are collected from."""
     model_filename: str
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     device_selector: str = ""
-    target: str = ""
+    targets: tuple[str, ...] = ()
+    """Canonical targets in place of each device's own; none for their own."""
     trials: int = 0
     """Trials over all tasks of each group; 0 for a default from the number of tasks."""
     time_limit_s: float | None = None
     seed: int = 0
+    purpose: CampaignPurpose = CampaignPurpose.TUNE
+    families: tuple[str, ...] = ()
+    """Families of operators to collect from in place of a model."""
+    workloads: int = 0
+    """Workloads to sample from each family."""
+    trials_per_task: int = 0
+    """Trials to collect of each task; 0 for a campaign that tunes."""
+
+    def targets_for(self, device: DeviceRecord) -> tuple[str, ...]:
+        """Return what is built for a device."""
+        return self.targets or (device.target,)
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,8 @@ class TaskRecord:
     flops: float
     workload_digest: str
     exhausted: bool = False
+    sources: Mapping[str, int] = field(default_factory=dict)
+    """How often each network or family that the task comes from has it."""
 
 
 @dataclass(frozen=True)

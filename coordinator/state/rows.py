@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping
 
 from coordinator.state.records import (
     ArtifactRecord,
+    CampaignPurpose,
     CampaignRecord,
     CampaignSpec,
     CampaignState,
@@ -94,18 +95,30 @@ def campaign_values(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def campaign_record(row: RowMapping) -> CampaignRecord:
     """Read a campaign."""
-    spec = row["spec"]
-    shapes = {name: tuple(dims) for name, dims in spec.pop("shapes").items()}
     fields = {
         name: row[_CAMPAIGN_COLUMNS.get(name, name)] for name in CampaignRecord.__dataclass_fields__
     }
     fields |= {
-        "spec": CampaignSpec(**spec, shapes=shapes),
+        "spec": _campaign_spec(row["spec"]),
         "state": CampaignState(row["state"]),
         "groups": tuple(_group_record(group) for group in row["groups"]),
         "artifacts": tuple(ArtifactRecord(**artifact) for artifact in row["artifacts"]),
     }
     return CampaignRecord(**fields)
+
+
+def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
+    # Releases before 0.2 knew one target and one purpose.
+    target = stored.pop("target", "")
+    return CampaignSpec(
+        **stored
+        | {
+            "shapes": {name: tuple(dims) for name, dims in stored["shapes"].items()},
+            "targets": tuple(stored.get("targets") or ([target] if target else [])),
+            "families": tuple(stored.get("families", ())),
+            "purpose": CampaignPurpose(stored.get("purpose", CampaignPurpose.TUNE)),
+        }
+    )
 
 
 def _group_record(stored: dict[str, Any]) -> GroupRecord:

@@ -163,6 +163,7 @@ def _add_task(connection: Connection, campaign_id: str, task: TaskRecord) -> Non
             flops=task.flops,
             workload_digest=task.workload_digest,
             exhausted=task.exhausted,
+            sources=dict(task.sources),
             trials=0,
             measured=0,
         )
@@ -197,6 +198,7 @@ def _task_progress(row: RowMapping, rounds: dict[TaskKey, list[float | None]]) -
             flops=row["flops"],
             workload_digest=row["workload_digest"],
             exhausted=row["exhausted"],
+            sources=row["sources"],
         ),
         trials=row["trials"],
         measured=row["measured"],

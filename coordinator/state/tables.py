@@ -145,6 +145,7 @@ tasks = Table(
     Column("exhausted", Boolean, nullable=False),
     Column("trials", BigInteger, nullable=False),
     Column("measured", BigInteger, nullable=False),
+    Column("sources", JsonText, nullable=False, server_default="{}"),
     UniqueConstraint("campaign_id", "record_set_id"),
 )
 

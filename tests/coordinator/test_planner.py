@@ -139,7 +139,7 @@ async def test_a_device_outside_the_campaign_gets_nothing(
 async def test_a_campaigns_own_target_replaces_the_devices(
     store: Store, planner: LeasePlanner
 ) -> None:
-    tuning(store, spec=replace(campaign().spec, target=TARGET))
+    tuning(store, spec=replace(campaign().spec, targets=(TARGET,)))
     other = device("one", target='{"kind":"llvm","mcpu":"haswell"}')
     lease = await planner.next_lease(other)
     assert lease is not None

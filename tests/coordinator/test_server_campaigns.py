@@ -50,7 +50,7 @@ class TestCreation:
         made = await create(
             fleet,
             shapes={"data": campaign_pb2.Shape(dims=[1, 3, 224, 224])},
-            target="llvm -mcpu=znver4 -num-cores=2",
+            targets=["llvm -mcpu=znver4 -num-cores=2"],
             trials=64,
             time_limit=duration(90.0),
             seed=7,
@@ -58,7 +58,7 @@ class TestCreation:
         assert re.fullmatch(r"c-\d{8}-[0-9a-f]{6}", made.campaign_id)
         assert made.state == campaign_pb2.CAMPAIGN_STATE_IMPORTING
         stored = fleet.core.store.get_campaign(made.campaign_id).spec
-        assert (stored.name, stored.target, stored.trials) == ("squeezenet", KEY.target, 64)
+        assert (stored.name, stored.targets, stored.trials) == ("squeezenet", (KEY.target,), 64)
         assert (stored.time_limit_s, stored.seed) == (90.0, 7)
         assert stored.shapes == {"data": (1, 3, 224, 224)}
 
@@ -87,7 +87,7 @@ class TestCreation:
             {"trials": 10**12},
             {"time_limit": duration(0.0)},
             {"shapes": {"data": campaign_pb2.Shape(dims=[1, -1])}},
-            {"target": "{"},
+            {"targets": ["{"]},
             {"device_selector": "site="},
             {"model_digest": "../secret"},
             {"model_filename": ""},

@@ -139,7 +139,7 @@ def test_what_is_no_shape_is_refused(texts):
 
 
 def test_folder_for_results_stays_here_whatever_the_name(status):
-    folder = default_folder(replace(status, name="../../etc/passwd", target=TARGET))
+    folder = default_folder(replace(status, name="../../etc/passwd"))
     assert folder.parts[0] == "tunefleet-out"
     assert len(folder.parts) == 2
     assert ".." not in folder.parts

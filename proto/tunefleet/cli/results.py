@@ -86,7 +86,7 @@ def print_campaign(status: CampaignStatus, console: Console) -> None:
             ("model", status.model_filename),
             ("shapes", shapes or "the model's own"),
             ("devices", ", ".join(status.devices) or status.device_selector or "all"),
-            ("target", status.target or "each device's own"),
+            ("targets", ", ".join(status.targets_requested) or "each device's own"),
             ("trials", f"{status.trials} of {status.trials_wanted or '?'}"),
             ("time limit", limit),
             ("tuning time", duration(status.tuning_s)),

@@ -13,6 +13,7 @@ from tunefleet.client.campaign import Campaign
 from tunefleet.client.fleet import DEFAULT_ADDRESS, TuneFleet
 from tunefleet.client.values import (
     Artifact,
+    CampaignPurpose,
     CampaignState,
     CampaignStatus,
     Device,
@@ -28,6 +29,7 @@ __all__ = [
     "DEFAULT_ADDRESS",
     "Artifact",
     "Campaign",
+    "CampaignPurpose",
     "CampaignState",
     "CampaignStatus",
     "Device",

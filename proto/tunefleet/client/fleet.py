@@ -80,12 +80,69 @@ class TuneFleet:
                 key: campaign_pb2.Shape(dims=list(dims)) for key, dims in (shapes or {}).items()
             },
             device_selector=devices,
-            target=_checked_target(target),
+            targets=_checked_targets([target] if target else []),
             trials=trials,
             time_limit=duration(time_limit_s) if time_limit_s is not None else None,
             seed=seed,
         )
         spec.model_digest = blobs.upload(self._connection, path, upload_progress)
+        return self._create(spec)
+
+    def collect(
+        self,
+        model: str | Path | None = None,
+        *,
+        families: Sequence[str] = (),
+        workloads: int = 25,
+        per_task: int = 32,
+        devices: str = "",
+        targets: Sequence[str] = (),
+        time_limit_s: float | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        name: str = "",
+        seed: int = 0,
+        upload_progress: blobs.Progress | None = None,
+    ) -> Campaign:
+        """Collect trials of diverse candidates, for cost models to learn from.
+
+        Args:
+            model: a file as for :meth:`tune`; or else
+            families: names from :data:`tunefleet.families.FAMILIES`.
+            workloads: sampled from each family.
+            per_task: trials of each task on each target.
+            devices: selector such as ``arch=x86_64,site=lab``; empty for all.
+            targets: TVM targets in place of each device's own; records of each are kept apart.
+            time_limit_s: longest time for measuring.
+            shapes: dimensions of inputs that the model leaves open, by input name.
+            name: in listings; the file's name, or ``families``, by default.
+            seed: of everything random; the same seed samples the same workloads.
+            upload_progress: called with the bytes sent and the bytes in all.
+
+        Raises:
+            TuneFleetError: MODEL_INVALID, NO_DEVICE_MATCHES, INVALID_ARGUMENT, ...
+        """
+        spec = campaign_pb2.CampaignSpec(
+            name=name or (Path(model).stem if model else "families"),
+            shapes={
+                key: campaign_pb2.Shape(dims=list(dims)) for key, dims in (shapes or {}).items()
+            },
+            device_selector=devices,
+            targets=_checked_targets(targets),
+            time_limit=duration(time_limit_s) if time_limit_s is not None else None,
+            seed=seed,
+            purpose=campaign_pb2.CAMPAIGN_PURPOSE_COLLECT,
+            families=families,
+            workloads=workloads if families else 0,
+            trials_per_task=per_task,
+        )
+        if model is not None:
+            path = Path(model)
+            blobs.check_model_file(path)
+            spec.model_filename = path.name
+            spec.model_digest = blobs.upload(self._connection, path, upload_progress)
+        return self._create(spec)
+
+    def _create(self, spec: campaign_pb2.CampaignSpec) -> Campaign:
         request = user_service_pb2.CreateCampaignRequest(
             spec=spec, idempotency_key=uuid.uuid4().hex
         )
@@ -174,11 +231,9 @@ class TuneFleet:
         return f"TuneFleet({self._connection.address!r})"
 
 
-def _checked_target(target: str) -> str:
-    if not target:
-        return ""
+def _checked_targets(targets: Sequence[str]) -> list[str]:
     try:
-        return canonical_target(target)
+        return [canonical_target(target) for target in targets]
     except ValueError as e:
         raise TuneFleetError(
             Reason.INVALID_ARGUMENT, str(e), hint="Give a target such as 'llvm -mcpu=znver4'."

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tunefleet.client.values import (
     Artifact,
+    CampaignPurpose,
     CampaignState,
     CampaignStatus,
     Device,
@@ -23,6 +24,10 @@ from tunefleet.v1 import campaign_pb2, device_pb2, user_service_pb2
 _CAMPAIGN_STATES = {
     number: CampaignState(name.removeprefix("CAMPAIGN_STATE_").lower())
     for name, number in campaign_pb2.CampaignState.items()
+}
+_PURPOSES = {
+    campaign_pb2.CAMPAIGN_PURPOSE_TUNE: CampaignPurpose.TUNE,
+    campaign_pb2.CAMPAIGN_PURPOSE_COLLECT: CampaignPurpose.COLLECT,
 }
 _DEVICE_STATES = {
     number: DeviceState(name.removeprefix("DEVICE_STATE_").lower())
@@ -45,7 +50,11 @@ def campaign_from_proto(message: campaign_pb2.Campaign) -> CampaignStatus:
         model_digest=spec.model_digest,
         shapes={name: tuple(shape.dims) for name, shape in sorted(spec.shapes.items())},
         device_selector=spec.device_selector,
-        target=spec.target,
+        purpose=_PURPOSES.get(spec.purpose, CampaignPurpose.TUNE),
+        targets_requested=tuple(spec.targets),
+        families=tuple(spec.families),
+        workloads=spec.workloads,
+        trials_per_task=spec.trials_per_task,
         trials_requested=spec.trials,
         time_limit_s=seconds(spec.time_limit) if spec.HasField("time_limit") else None,
         seed=spec.seed,
@@ -123,6 +132,7 @@ def _task(message: campaign_pb2.Task) -> TaskStatus:
         workload=message.workload,
         target=message.target,
         fingerprint=message.fingerprint,
+        sources=dict(sorted(message.sources.items())),
         weight=message.weight,
         flops=message.flops,
         trials=message.trials,

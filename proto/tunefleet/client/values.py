@@ -32,6 +32,13 @@ class CampaignState(StrEnum):
         return self in {CampaignState.DONE, CampaignState.FAILED, CampaignState.CANCELLED}
 
 
+class CampaignPurpose(StrEnum):
+    """What a campaign measures for."""
+
+    TUNE = "tune"
+    COLLECT = "collect"
+
+
 class DeviceState(StrEnum):
     """Whether work can be sent to a device."""
 
@@ -69,6 +76,8 @@ class TaskStatus:
     workload: str
     target: str
     fingerprint: str
+    sources: Mapping[str, int]
+    """How often each network or family that the task comes from has it."""
     weight: int
     """Calls in one run of the model."""
     flops: float
@@ -138,7 +147,15 @@ class CampaignStatus:
     model_digest: str
     shapes: Mapping[str, tuple[int, ...]]
     device_selector: str
-    target: str
+    purpose: CampaignPurpose
+    targets_requested: tuple[str, ...]
+    """Empty where each device's own is used."""
+    families: tuple[str, ...]
+    """Families of operators that are collected from; empty where a model is."""
+    workloads: int
+    """Workloads sampled from each family."""
+    trials_per_task: int
+    """0 for a campaign that tunes."""
     trials_requested: int
     """0 where the coordinator chose."""
     time_limit_s: float | None

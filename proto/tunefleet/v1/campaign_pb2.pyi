@@ -65,6 +65,30 @@ CAMPAIGN_STATE_CANCELLED: CampaignState.ValueType  # 7
 """A person ended it."""
 Global___CampaignState: typing_extensions.TypeAlias = CampaignState
 
+class _CampaignPurpose:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _CampaignPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_CampaignPurpose.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    CAMPAIGN_PURPOSE_UNSPECIFIED: _CampaignPurpose.ValueType  # 0
+    """Sent by clients of releases that knew no other purpose than tuning."""
+    CAMPAIGN_PURPOSE_TUNE: _CampaignPurpose.ValueType  # 1
+    """The fastest schedules of one model."""
+    CAMPAIGN_PURPOSE_COLLECT: _CampaignPurpose.ValueType  # 2
+    """Diverse schedules, good and bad, for cost models to learn from."""
+
+class CampaignPurpose(_CampaignPurpose, metaclass=_CampaignPurposeEnumTypeWrapper):
+    """CampaignPurpose says what a campaign measures for."""
+
+CAMPAIGN_PURPOSE_UNSPECIFIED: CampaignPurpose.ValueType  # 0
+"""Sent by clients of releases that knew no other purpose than tuning."""
+CAMPAIGN_PURPOSE_TUNE: CampaignPurpose.ValueType  # 1
+"""The fastest schedules of one model."""
+CAMPAIGN_PURPOSE_COLLECT: CampaignPurpose.ValueType  # 2
+"""Diverse schedules, good and bad, for cost models to learn from."""
+Global___CampaignPurpose: typing_extensions.TypeAlias = CampaignPurpose
+
 @typing.final
 class Shape(google.protobuf.message.Message):
     """Shape is an input's dimensions."""
@@ -114,10 +138,14 @@ class CampaignSpec(google.protobuf.message.Message):
     MODEL_FILENAME_FIELD_NUMBER: builtins.int
     SHAPES_FIELD_NUMBER: builtins.int
     DEVICE_SELECTOR_FIELD_NUMBER: builtins.int
-    TARGET_FIELD_NUMBER: builtins.int
+    TARGETS_FIELD_NUMBER: builtins.int
     TRIALS_FIELD_NUMBER: builtins.int
     TIME_LIMIT_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
+    PURPOSE_FIELD_NUMBER: builtins.int
+    FAMILIES_FIELD_NUMBER: builtins.int
+    WORKLOADS_FIELD_NUMBER: builtins.int
+    TRIALS_PER_TASK_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name in listings, by default the model file's."""
     model_digest: builtins.str
@@ -126,19 +154,31 @@ class CampaignSpec(google.protobuf.message.Message):
     """Name of the model file."""
     device_selector: builtins.str
     """Which devices take part; empty for all."""
-    target: builtins.str
-    """A target in place of each device's own; empty for their own."""
     trials: builtins.int
     """Trials over all tasks of each target; 0 for a default from the number of tasks."""
     seed: builtins.int
     """Seed of everything random in the campaign."""
+    purpose: Global___CampaignPurpose.ValueType
+    """What is measured for."""
+    workloads: builtins.int
+    """Workloads to sample from each family."""
+    trials_per_task: builtins.int
+    """Trials to collect of each task on each target."""
     @property
     def shapes(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___Shape]:
         """Shapes for inputs that the model leaves open."""
 
     @property
+    def targets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Targets in place of each device's own; none for their own."""
+
+    @property
     def time_limit(self) -> google.protobuf.duration_pb2.Duration:
         """Longest time for tuning, the finish not counted; absent for no limit."""
+
+    @property
+    def families(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Families of operators to collect from, in place of a model."""
 
     def __init__(
         self,
@@ -148,13 +188,17 @@ class CampaignSpec(google.protobuf.message.Message):
         model_filename: builtins.str = ...,
         shapes: collections.abc.Mapping[builtins.str, Global___Shape] | None = ...,
         device_selector: builtins.str = ...,
-        target: builtins.str = ...,
+        targets: collections.abc.Iterable[builtins.str] | None = ...,
         trials: builtins.int = ...,
         time_limit: google.protobuf.duration_pb2.Duration | None = ...,
         seed: builtins.int = ...,
+        purpose: Global___CampaignPurpose.ValueType = ...,
+        families: collections.abc.Iterable[builtins.str] | None = ...,
+        workloads: builtins.int = ...,
+        trials_per_task: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_time_limit", b"_time_limit", "time_limit", b"time_limit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_time_limit", b"_time_limit", "device_selector", b"device_selector", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "seed", b"seed", "shapes", b"shapes", "target", b"target", "time_limit", b"time_limit", "trials", b"trials"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_time_limit", b"_time_limit", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_time_limit", b"_time_limit"]) -> typing.Literal["time_limit"] | None: ...
 
 Global___CampaignSpec: typing_extensions.TypeAlias = CampaignSpec
@@ -164,6 +208,22 @@ class Task(google.protobuf.message.Message):
     """Task is one workload of the model on one target."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SourcesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     WORKLOAD_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
@@ -176,6 +236,7 @@ class Task(google.protobuf.message.Message):
     BEST_S_FIELD_NUMBER: builtins.int
     EXHAUSTED_FIELD_NUMBER: builtins.int
     FINGERPRINT_FIELD_NUMBER: builtins.int
+    SOURCES_FIELD_NUMBER: builtins.int
     workload: builtins.str
     """Structural hash of the workload, in hex."""
     name: builtins.str
@@ -198,6 +259,10 @@ class Task(google.protobuf.message.Message):
     """Its search found nothing more to try."""
     fingerprint: builtins.str
     """Names the hardware whose devices share this task's records."""
+    @property
+    def sources(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """How often each network or family that the task comes from has it."""
+
     def __init__(
         self,
         *,
@@ -212,9 +277,10 @@ class Task(google.protobuf.message.Message):
         best_s: builtins.float | None = ...,
         exhausted: builtins.bool = ...,
         fingerprint: builtins.str = ...,
+        sources: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_baseline_s", b"_baseline_s", "_best_s", b"_best_s", "baseline_s", b"baseline_s", "best_s", b"best_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_baseline_s", b"_baseline_s", "_best_s", b"_best_s", "baseline_s", b"baseline_s", "best_s", b"best_s", "exhausted", b"exhausted", "fingerprint", b"fingerprint", "flops", b"flops", "measured_trials", b"measured_trials", "name", b"name", "target", b"target", "trials", b"trials", "weight", b"weight", "workload", b"workload"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_baseline_s", b"_baseline_s", "_best_s", b"_best_s", "baseline_s", b"baseline_s", "best_s", b"best_s", "exhausted", b"exhausted", "fingerprint", b"fingerprint", "flops", b"flops", "measured_trials", b"measured_trials", "name", b"name", "sources", b"sources", "target", b"target", "trials", b"trials", "weight", b"weight", "workload", b"workload"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_baseline_s", b"_baseline_s"]) -> typing.Literal["baseline_s"] | None: ...
     @typing.overload
