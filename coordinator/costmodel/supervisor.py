@@ -15,7 +15,12 @@ from coordinator.costmodel import dataset
 from coordinator.jobs import run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
-from coordinator.state.records import ModelVersionRecord, TrainingRow
+from coordinator.state.records import (
+    CampaignPurpose,
+    CampaignState,
+    ModelVersionRecord,
+    TrainingRow,
+)
 from coordinator.state.store import Store
 from tunefleet.errors import TuneFleetError
 from tunefleet.features import schema_digest
@@ -57,7 +62,7 @@ class TrainingSupervisor:
         trained_on = await asyncio.to_thread(self._trained_on)
         while True:
             try:
-                trials = await asyncio.to_thread(self._store.count_trials)
+                trials = await asyncio.to_thread(self._wanted)
                 if trials >= max(FIRST_TRAINING_TRIALS, trained_on * (1 + GROWTH)):
                     # Counted as done even if it fails: the same trials would fail it again.
                     trained_on = trials
@@ -67,6 +72,16 @@ class TrainingSupervisor:
             except Exception:  # a full disk, say: it may pass, and must not end the server
                 log.exception("training failed")
             await asyncio.sleep(_POLL_S)
+
+    def _wanted(self) -> int:
+        """Return how many trials there are to train on, or 0 where nobody would use the model.
+
+        While all that runs is collections, training would only disturb their measurements.
+        """
+        running = self._store.list_campaigns([CampaignState.IMPORTING, CampaignState.TUNING])
+        if running and all(c.spec.purpose is CampaignPurpose.COLLECT for c in running):
+            return 0
+        return self._store.count_trials()
 
     def _trained_on(self) -> int:
         versions = self._store.list_model_versions()

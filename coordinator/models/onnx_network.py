@@ -42,7 +42,7 @@ def load_onnx(path: Path, name: str, shapes: Shapes, out_dir: Path) -> Network:
     output_names = tuple(value.name for value in model.graph.output)
     model = convert_old_opset(model)
     simplify(model.graph)
-    module = _to_relax(model)
+    module = to_relax(model)
     return Network(
         module, inputs, output_names, operators, fixed, lambda values: run_onnx(fixed, values)
     )
@@ -105,7 +105,12 @@ def _declared(value: onnx.ValueInfoProto) -> list[Dimension] | None:
     return [dim.dim_value or dim.dim_param or UNNAMED for dim in tensor.shape.dim]
 
 
-def _to_relax(model: onnx.ModelProto) -> Any:
+def to_relax(model: onnx.ModelProto) -> Any:
+    """Convert a validated ONNX model with fixed shapes to Relax with constant weights.
+
+    Raises:
+        TuneFleetError: MODEL_UNSUPPORTED, naming the node.
+    """
     import tvm  # noqa: PLC0415 (a broken file is refused without paying for it)
     from tvm.relax.frontend.onnx import from_onnx  # noqa: PLC0415
 

@@ -17,7 +17,7 @@ from coordinator.server.bus import Bus
 from coordinator.server.campaign_creation import create_campaign
 from coordinator.server.messages import CampaignView, campaign_message
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import CampaignRecord, CampaignState
+from coordinator.state.records import CampaignPurpose, CampaignRecord, CampaignState
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import campaign_pb2, user_service_pb2_grpc
@@ -81,7 +81,10 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
         async with aclosing(self._bus.watch_campaign(campaign.campaign_id)) as changes:
             async for _ in changes:
                 campaign = await self._find(campaign.campaign_id)
-                yield pb.WatchCampaignResponse(campaign=await self._message(campaign))
+                # A collection has thousands of tasks, which nobody follows one by one.
+                with_tasks = campaign.spec.purpose is CampaignPurpose.TUNE
+                message = await self._message(campaign, with_tasks=with_tasks)
+                yield pb.WatchCampaignResponse(campaign=message)
                 if campaign.state.ended:
                     return
         raise TuneFleetError(Reason.COORDINATOR_UNREACHABLE, "the coordinator is stopping")
@@ -137,10 +140,12 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
     async def _find(self, reference: str) -> CampaignRecord:
         return await asyncio.to_thread(self._store.get_campaign, reference)
 
-    async def _message(self, campaign: CampaignRecord) -> campaign_pb2.Campaign:
-        return await asyncio.to_thread(self._read, campaign)
+    async def _message(
+        self, campaign: CampaignRecord, *, with_tasks: bool = True
+    ) -> campaign_pb2.Campaign:
+        return await asyncio.to_thread(self._read, campaign, with_tasks)
 
-    def _read(self, campaign: CampaignRecord) -> campaign_pb2.Campaign:
+    def _read(self, campaign: CampaignRecord, with_tasks: bool) -> campaign_pb2.Campaign:
         current = self._store.current_model()
         view = CampaignView(
             campaign=campaign,
@@ -149,7 +154,7 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
             model_version=current.version if current else "",
             now=self._clock(),
         )
-        return campaign_message(view)
+        return campaign_message(view, with_tasks=with_tasks)
 
     def _read_all(self) -> list[campaign_pb2.Campaign]:
         current = self._store.current_model()

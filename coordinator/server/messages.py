@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from coordinator.server.limits import OFFLINE_AFTER_S
 from coordinator.server.selectors import select
 from coordinator.state.records import (
+    CampaignPurpose,
     CampaignRecord,
     CampaignSpec,
     CampaignState,
@@ -157,13 +158,19 @@ def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:
 def _target_progress(view: CampaignView, group: GroupRecord) -> campaign_pb2.TargetProgress:
     tasks = view.of_group(group)
     spec = view.campaign.spec
+    # A collection is of many networks, or of none.
+    tunes = spec.purpose is CampaignPurpose.TUNE
     return campaign_pb2.TargetProgress(
         target=group.target,
         fingerprint=group.fingerprint,
         trials=sum(p.trials for p in tasks),
         trials_wanted=view.campaign.trials_wanted,
-        estimated_latency_s=_weighted([(p.task.weight, p.best_s) for p in tasks]),
-        estimated_baseline_s=_weighted([(p.task.weight, p.baseline_s) for p in tasks]),
+        estimated_latency_s=_weighted([(p.task.weight, p.best_s) for p in tasks])
+        if tunes
+        else None,
+        estimated_baseline_s=_weighted([(p.task.weight, p.baseline_s) for p in tasks])
+        if tunes
+        else None,
         benchmark_s={
             subject: statistics.median(samples)
             for subject, samples in group.benchmark_s.items()

@@ -6,7 +6,7 @@ import io
 from dataclasses import replace
 
 import pytest
-from in_memory_fleet import TARGET, make_campaign
+from in_memory_fleet import make_campaign
 from rich.console import Console
 
 from tunefleet.cli.live_view import CampaignView
