@@ -86,12 +86,23 @@ class LeasePlanner:
             lease = self._benchmark(campaign, device)
             if lease is not None:
                 return lease
-        tuning = self._store.list_campaigns([CampaignState.TUNING])
-        for campaign in reversed(tuning):
+        for campaign in self._by_urgency(self._store.list_campaigns([CampaignState.TUNING])):
             lease = self._round(campaign, device)
             if lease is not None:
                 return lease
         return None
+
+    def _by_urgency(self, newest_first: Sequence[CampaignRecord]) -> list[CampaignRecord]:
+        """Put those who wait for a result first, and collections that are furthest behind next."""
+
+        def urgency(campaign: CampaignRecord) -> float:
+            if campaign.spec.purpose is not CampaignPurpose.COLLECT:
+                return 0.0
+            tasks = self._store.task_progress(campaign.campaign_id)
+            wanted = campaign.spec.trials_per_task * len(tasks)
+            return 1.0 + sum(t.trials for t in tasks) / max(1, wanted)
+
+        return sorted(reversed(newest_first), key=urgency)
 
     def _round(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
         groups = groups_of(campaign, device)
