@@ -92,17 +92,18 @@ class LeasePlanner:
                 return lease
         return None
 
-    def _by_urgency(self, newest_first: Sequence[CampaignRecord]) -> list[CampaignRecord]:
+    def _by_urgency(self, campaigns: Sequence[CampaignRecord]) -> list[CampaignRecord]:
         """Put those who wait for a result first, and collections that are furthest behind next."""
 
-        def urgency(campaign: CampaignRecord) -> float:
+        def urgency(campaign: CampaignRecord) -> tuple[float, float]:
+            age = campaign.created_at_unix_s
             if campaign.spec.purpose is not CampaignPurpose.COLLECT:
-                return 0.0
+                return 0.0, age
             tasks = self._store.task_progress(campaign.campaign_id)
             wanted = campaign.spec.trials_per_task * len(tasks)
-            return 1.0 + sum(t.trials for t in tasks) / max(1, wanted)
+            return 1.0 + sum(t.trials for t in tasks) / max(1, wanted), age
 
-        return sorted(reversed(newest_first), key=urgency)
+        return sorted(campaigns, key=urgency)
 
     def _round(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
         groups = groups_of(campaign, device)
