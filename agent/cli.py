@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import tunefleet
-from agent.session.home import HOME_VARIABLE, default_home
+from agent.doctor.command import EXIT_CODES, doctor
+from agent.options import HomeOption
 from tunefleet.errors import Reason, TuneFleetError
 
 _EXIT_REASONS = (
@@ -77,16 +77,7 @@ def run(
             help="Address of the coordinator; the agent keeps trying while it is away.",
         ),
     ],
-    home: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            envvar=HOME_VARIABLE,
-            default_factory=default_home,
-            show_default="~/.local/share/tunefleet/agent",
-            help="Folder that keeps the agent's id and what is not sent yet.",
-        ),
-    ],
+    home: HomeOption,
     name: Annotated[
         str, typer.Option(help="Name in listings, by default made of the host's name.")
     ] = "",
@@ -126,6 +117,9 @@ def run(
     )
     code = run_agent(Options(settings, home=home, cores=cores, log_level=log_level))
     raise typer.Exit(code)
+
+
+app.command(epilog=EXIT_CODES)(doctor)
 
 
 def main() -> None:

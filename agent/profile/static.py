@@ -32,7 +32,7 @@ def read_static_profile(root: Path = Path("/"), machine: str | None = None) -> D
     """
     proc, cpu_root = root / "proc", root / "sys/devices/system/cpu"
     processors = cpuinfo.parse_cpuinfo(sysfs.read_text(proc / "cpuinfo") or "")
-    cpus = _usable_cpus(proc, cpu_root, len(processors))
+    cpus = usable_cpus(proc, cpu_root, len(processors))
     main_cpu = sysfs.main_cpu(cpu_root, cpus)
     caches = sysfs.read_caches(cpu_root, main_cpu)
     isa = cpuinfo.isa_features(processors)
@@ -57,10 +57,15 @@ def read_static_profile(root: Path = Path("/"), machine: str | None = None) -> D
     )
 
 
-def _usable_cpus(proc: Path, cpu_root: Path, processors: int) -> frozenset[int]:
+def usable_cpus(proc: Path, cpu_root: Path, processors: int) -> frozenset[int]:
     """Return the CPUs of this process's affinity mask that exist.
 
     The mask may name CPUs that are possible but not there, hence the second list.
+
+    Args:
+        proc: the folder ``/proc``.
+        cpu_root: the folder ``/sys/devices/system/cpu``.
+        processors: how many ``/proc/cpuinfo`` lists, for kernels that list none in sysfs.
     """
     online = _cpu_list(sysfs.read_text(cpu_root / "online")) or frozenset(range(processors))
     allowed: frozenset[int] = frozenset()
