@@ -50,13 +50,13 @@ def doctor(
 ) -> None:
     """Tell what harms measurements on this machine, why, and what to change.
 
-    Looking changes nothing and may be done while an agent runs. What --fix changes lasts until
-    --undo or a restart of the machine.
+    Looking changes nothing and may be done while an agent runs.
+    What --fix changes lasts until --undo or a restart of the machine.
 
     \bExamples:
       $ tunefleet-agent doctor
       $ sudo tunefleet-agent doctor --fix --home ~/.local/share/tunefleet/agent
-      $ tunefleet-agent doctor --quick --format json | jq '.findings[] | select(.status == "bad")'
+      $ tunefleet-agent doctor --quick --format json | jq .status
     """
     if fix and undo:
         raise typer.BadParameter("--fix and --undo exclude each other", param_hint="--undo")
@@ -70,7 +70,7 @@ def _look(home: Path, fix: bool, quick: bool, as_json: bool) -> int:
     from agent.doctor.finding import Status, worst
     from agent.doctor.fixing import Result, apply
     from agent.doctor.machine import Machine
-    from agent.doctor.report import print_findings, print_outcomes
+    from agent.doctor.report import print_findings, print_outcomes, print_undo
     from agent.doctor.undo_log import UndoFile
     from tunefleet.cli.output import make_console, print_json
 
@@ -83,14 +83,17 @@ def _look(home: Path, fix: bool, quick: bool, as_json: bool) -> int:
     findings = examine(machine, home, quick=quick)
     status = worst(findings)
     failed = any(outcome.result is Result.FAILED for outcome in outcomes)
+    to_undo = file.exists()
     if as_json:
-        content = {"status": status, "findings": findings}
+        content = {"status": status, "findings": findings, "can_undo": to_undo}
         print_json({**content, "fixes": outcomes} if fix else content)
     else:
         console = make_console()
-        print_findings(findings, home, console)
         if fix:
             print_outcomes(outcomes, home, console, undoing=False)
+        print_findings(findings, home, console)
+        if to_undo:
+            print_undo(home, console)
     return 1 if failed or status is Status.BAD else 0
 
 

@@ -40,7 +40,7 @@ def check_load(interval: Interval) -> Finding:
         status,
         seen,
         why,
-        "End or move what need not run here, or keep the agent off their cores with --cores.",
+        "End or move what need not run here, or give the agent cores of its own with taskset.",
         f"ps -o pid,user,args -p {','.join(pids)}" if pids else "",
     )
 

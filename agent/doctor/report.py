@@ -82,9 +82,12 @@ def print_outcomes(
         console.print(f"Or all at once: sudo {again}", soft_wrap=True)
     if results & {Result.CHANGED, Result.RESTORED}:
         console.print("Restart an agent that runs here, so that it measures itself anew.")
-        if not undoing:
-            undo = own_command("--undo", home)
-            console.print(f"To restore the old settings: {undo}", soft_wrap=True)
+
+
+def print_undo(home: Path, console: Console) -> None:
+    """Print how to restore what was changed."""
+    undo = own_command("--undo", home)
+    console.print(f"To restore the settings that --fix has changed: sudo {undo}", soft_wrap=True)
 
 
 def own_command(option: str, home: Path) -> str:

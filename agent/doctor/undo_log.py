@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from agent.doctor.machine import nearest
 from tunefleet.errors import Reason, TuneFleetError
 
 FILE_NAME = "doctor-undo.json"
@@ -80,6 +81,10 @@ class UndoFile:
     def __init__(self, home: Path) -> None:
         self._home = home
         self.path = home / FILE_NAME
+
+    def exists(self) -> bool:
+        """Tell whether there is something to undo, as far as can be seen."""
+        return nearest(self.path) == self.path
 
     @contextmanager
     def locked(self) -> Iterator[None]:
