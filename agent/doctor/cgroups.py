@@ -23,14 +23,8 @@ def own_groups(machine: Machine, controller: str) -> list[Path]:
     for line in (machine.text("/proc/self/cgroup") or "").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
-        mounts = {
-            # Version 2 has one tree for all; beside version 1 it is mounted one level lower.
-            "": (_MOUNT, f"{_MOUNT}/unified"),
-        }.get(controllers, (f"{_MOUNT}/{controllers}", f"{_MOUNT}/{controller}"))
-        if controllers and controller not in controllers.split(","):
-            continue
-        for mount in map(machine.path, mounts):
-            if _has_controller(mount, controller):
+        for mount in map(machine.path, _mounts(controllers, controller)):
+            if mount.is_dir():
                 return list(_upwards(mount, name))
     return []
 
@@ -55,11 +49,17 @@ def memory_left(machine: Machine) -> int | None:
     return min(left, default=None)
 
 
-def _has_controller(mount: Path, controller: str) -> bool:
-    listed = read_text(mount / "cgroup.controllers")
-    if listed is not None:
-        return controller in listed.split()
-    return any(mount.glob(f"{controller}.*"))
+def _mounts(controllers: str, wanted: str) -> list[str]:
+    """Return where a controller's tree may be mounted, given the controllers of one tree.
+
+    Version 2 has a single tree, of no named controllers. Beside trees of version 1 it limits
+    nothing that we ask for.
+    """
+    if not controllers:
+        return [_MOUNT]
+    if wanted not in controllers.split(","):
+        return []
+    return [f"{_MOUNT}/{controllers}", f"{_MOUNT}/{wanted}"]
 
 
 def _upwards(mount: Path, name: str) -> Iterator[Path]:

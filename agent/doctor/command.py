@@ -55,7 +55,7 @@ def doctor(
 
     \bExamples:
       $ tunefleet-agent doctor
-      $ sudo tunefleet-agent doctor --fix --home ~/.local/share/tunefleet/agent
+      $ sudo $(which tunefleet-agent) doctor --fix --home DIR
       $ tunefleet-agent doctor --quick --format json | jq .status
     """
     if fix and undo:

@@ -85,7 +85,8 @@ def restore(machine: Machine, undo: UndoFile) -> list[Outcome]:
     touched = {
         entry.path
         for entry in (*log.settings, *log.consequences)
-        if entry.after is not None and machine.text(entry.path) not in {entry.before, entry.after}
+        if entry.after is not None
+        and machine.text(entry.path) not in {entry.before, entry.after, None}
     }
     outcomes: list[Outcome] = []
     # A limit of the clock can only be set where turbo permits it, so the consequences come last.

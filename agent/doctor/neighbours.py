@@ -51,10 +51,12 @@ def check_steal(machine: Machine, interval: Interval) -> Finding:
     stolen = interval.stolen_cores
     if stolen is None:
         return unknown(name, machine.untold("what its host takes away"))
+    if machine.virtual and not interval.after.stolen_s:
+        return unknown(name, "a virtual machine whose host took nothing, or does not count it")
     share = stolen / len(machine.cpus)
     seen = f"{share:.1%} of our cores' time went to other virtual machines"
     if share < STEAL_WARN_SHARE:
-        return ok(name, seen if machine.virtual else "none")
+        return ok(name, seen if stolen else "none")
     return Finding(
         name,
         Status.BAD if share > STEAL_BAD_SHARE else Status.WARN,

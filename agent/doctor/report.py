@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def print_outcomes(
     results = {outcome.result for outcome in outcomes}
     if Result.FAILED in results:
         again = own_command("--undo" if undoing else "--fix", home)
-        console.print(f"Or all at once: sudo {again}", soft_wrap=True)
+        console.print(f"Or all at once: {again}", soft_wrap=True)
     if results & {Result.CHANGED, Result.RESTORED}:
         console.print("Restart an agent that runs here, so that it measures itself anew.")
 
@@ -87,31 +88,33 @@ def print_outcomes(
 def print_undo(home: Path, console: Console) -> None:
     """Print how to restore what was changed."""
     undo = own_command("--undo", home)
-    console.print(f"To restore the settings that --fix has changed: sudo {undo}", soft_wrap=True)
+    console.print(f"To restore the settings that --fix has changed: {undo}", soft_wrap=True)
 
 
 def own_command(option: str, home: Path) -> str:
-    """Return what to type to run the doctor again, also as root, on the same folder."""
+    """Return what to type to run the doctor as root, on the same folder."""
     script = Path(sys.argv[0])
     program = (
         [str(script.absolute())]
         if script.name == "tunefleet-agent"
         else [sys.executable, "-m", "agent"]
     )
-    return shlex.join([*program, "doctor", option, "--home", str(home)])
+    become_root = [] if os.geteuid() == 0 else ["sudo"]
+    return shlex.join([*become_root, *program, "doctor", option, "--home", str(home)])
 
 
 def _first_thing(harmful: Sequence[Finding], home: Path) -> Text:
     if not harmful:
         return Text("Nothing here harms measurements, as far as the machine tells.", style="green")
-    fixable = [finding.name for finding in harmful if finding.fixable]
-    if harmful[0].fixable:
-        names = ", ".join(fixable)
-        command = own_command("--fix", home)
-        return Text(f"First: let the doctor change {names}: sudo {command}", style="bold")
     first = harmful[0]
+    fixable = ", ".join(finding.name for finding in harmful if finding.fixable)
+    let_fix = f"let the doctor change {fixable}: {own_command('--fix', home)}"
+    if first.fixable:
+        return Text(f"First, {let_fix}", style="bold")
     text = f"First, {first.name}: {first.advice}"
-    return Text(f"{text} $ {first.command}" if first.command else text, style="bold")
+    if first.command:
+        text += f" $ {first.command}"
+    return Text(f"{text}\nThen {let_fix}" if fixable else text, style="bold")
 
 
 def _make_table(*columns: str) -> Table:

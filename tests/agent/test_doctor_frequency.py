@@ -34,7 +34,9 @@ def test_each_policy_of_our_cores_is_to_be_changed_once(tmp_path: Path) -> None:
 
 
 def test_only_the_cores_that_differ_are_to_be_changed(tmp_path: Path) -> None:
-    machine = desktop(tmp_path, policy(2, scaling_governor="schedutil"), scaling_governor="performance")
+    machine = desktop(
+        tmp_path, policy(2, scaling_governor="schedutil"), scaling_governor="performance"
+    )
     finding = check_governor(machine)
     assert finding.changes == (Change(f"{POLICY}2/scaling_governor", "performance"),)
     assert finding.seen == "schedutil on 1 of 4"
@@ -109,9 +111,7 @@ def test_turbo_is_found_on_and_off(path: str, on: str, off: str, tmp_path: Path)
     ("khz", "status"),
     [("2950000", Status.OK), ("2400000", Status.WARN), ("1200000", Status.BAD)],
 )
-def test_a_clock_far_below_the_highest_is_noticed(
-    khz: str, status: Status, tmp_path: Path
-) -> None:
+def test_a_clock_far_below_the_highest_is_noticed(khz: str, status: Status, tmp_path: Path) -> None:
     assert check_clock(board(tmp_path, scaling_cur_freq=khz)).status is status
 
 
