@@ -20,7 +20,7 @@ CPUs reach their highest clock with few cores busy, so some percent less are no 
 CLOCK_BAD_SHARE = 0.7
 """A core under load this far below its highest clock is held back by something."""
 
-_LIST_AT_MOST = 4
+_LIST_AT_MOST = 2
 """Files named one by one in a command; of more, a pattern is easier to read."""
 
 
