@@ -128,6 +128,7 @@ def write(name: str, folder: Path) -> Path:
     """Write one network as a .pt2 file and return its path."""
     torch.manual_seed(0)
     module, inputs = NETWORKS[name]()
+    module.config.return_dict = False
     path = folder / f"{name}.pt2"
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -86,6 +86,7 @@ class _Sampling:
         self._targets = targets
         self._out_dir = out_dir
         self._found: dict[str, bool] = {}  # whether it only moves data
+        self._kept: set[tuple[str, str]] = set()
         self._sampled = 0
         self._fruitless = 0
 
@@ -135,12 +136,13 @@ class _Sampling:
         workload = task["workload"]
         moves = task["flops"] == 0
         if workload not in self._found:
-            allowed = self._wanted * (_SHARE_OF_MOVEMENT if moves else 1.0)
-            present = sum(self._found.values()) if moves else len(self._found)
-            if present >= allowed:
+            crowded = sum(self._found.values()) >= self._wanted * _SHARE_OF_MOVEMENT
+            if len(self._found) >= self._wanted or (moves and crowded):
                 return
             self._found[workload] = moves
-        self.tasks.append(task | {"weight": 1, "sources": {self._family: 1}})
+        if (workload, task["target"]) not in self._kept:
+            self._kept.add((workload, task["target"]))
+            self.tasks.append(task | {"weight": 1, "sources": {self._family: 1}})
 
 
 def _interleaved(by_family: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -71,6 +71,11 @@ def load_program(path: Path) -> ExportedProgram:
     _examine(reader, names)
     try:
         program = load_pt2(str(path)).exported_programs[_MODEL]
+    except NotImplementedError as e:
+        raise _invalid(
+            "it returns objects of a class that is not torch's own; export a module that returns "
+            "plain tensors (for a network of the transformers package: config.return_dict = False)"
+        ) from e
     except Exception as e:  # whatever torch trips over in a file that is not what it says
         raise _invalid(f"torch cannot read it: {type(e).__name__}") from e
     # torch compiles these strings when the program is called.

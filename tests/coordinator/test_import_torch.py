@@ -186,3 +186,32 @@ def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     code, result = import_model(tmp_path / "net.pt", tmp_path)
     assert (code, result["error"]["reason"]) == (1, "MODEL_INVALID")
     assert "torch.export" in result["error"]["message"]
+
+
+class Answer(dict[str, torch.Tensor]):
+    """What a network may return that only its own package knows."""
+
+
+def test_outputs_of_an_unknown_class_are_explained(tmp_path: Path) -> None:
+    class Wordy(Net):
+        def forward(self, image: torch.Tensor) -> Any:
+            return Answer(logits=super().forward(image))
+
+    torch.utils._pytree.register_pytree_node(
+        Answer,
+        lambda answer: (list(answer.values()), list(answer)),
+        lambda values, names: Answer(zip(names, values, strict=True)),
+        serialized_type_name="some.package.Answer",
+        to_dumpable_context=json.dumps,
+        from_dumpable_context=json.loads,
+    )
+    path = tmp_path / "wordy.pt2"
+    example = (torch.randn(2, 3, 12, 12),)
+    torch.export.save(torch.export.export(Wordy().eval(), example), path)
+    # Forgotten again, as in a process that never imported the network's package.
+    torch.utils._pytree._deregister_pytree_node(Answer)
+
+    code, result = import_model(path, tmp_path)
+    assert code == 1
+    assert result["error"]["reason"] == "MODEL_INVALID"
+    assert "export a module that returns plain tensors" in result["error"]["message"]
