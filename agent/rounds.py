@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -38,6 +39,7 @@ class Measurer(Protocol):
         target: str,
         candidates: Sequence[tuple[str, str]],
         policy: MeasurePolicy,
+        best_s: float | None = None,
     ) -> AsyncGenerator[MeasureOutcome, None]:
         """Yield what came of each candidate."""
 
@@ -154,10 +156,10 @@ async def _measure(
     by_name = {candidate.candidate: candidate for candidate in proposal.candidates}
     pairs = [(candidate.candidate, candidate.trace) for candidate in by_name.values()]
     build_s = run_s = 0.0
+    best_s = min((known.latency_s for known in work.spec.known), default=None)
+    measure = functools.partial(measurer.measure, work.workload_path, work.spec.target)
     try:
-        async with aclosing(
-            measurer.measure(work.workload_path, work.spec.target, pairs, work.spec.measure)
-        ) as outcomes:
+        async with aclosing(measure(pairs, work.spec.measure, best_s)) as outcomes:
             async for outcome in outcomes:
                 build_s += outcome.build_s or 0.0
                 run_s += outcome.run_s or 0.0

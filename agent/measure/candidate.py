@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from agent.frames import Channel
-from agent.measure.conditions import ForeignLoad
+from agent.measure.canary import Canary
+from agent.measure.conditions import ForeignLoad, waited_s
+from agent.measure.sampling import Instruments, Sampling
+from agent.measure.timer import Timer
 from tunefleet.leases import MeasurePolicy
-
-SLOW_RUN_S = 1.0
-"""A program that takes longer than this is timed run by run: its samples are hardly noisy, and
-averaging several would exceed the time limit."""
 
 _FILL_BYTES = 2**20
 """Inputs repeat with this period: enough to look random, cheap to make."""
@@ -30,28 +30,30 @@ class BuildRequest:
     trace: str
     target: Any
     policy: MeasurePolicy
+    canary: Canary | None = None
+    """The reference kernel, compiled before the fork."""
 
 
 def live(request: BuildRequest, channel: Channel) -> None:
     """Build, wait for the word, run; report each over the channel.
 
-    Sends ``{"phase": "built", "build_s"}``, and after any message has come back
-    ``{"phase": "ran", "samples_s", "run_s", "foreign_cores"}``. In place of either it may send
-    ``{"phase": "failed", "error", "out_of_memory"}``.
+    Sends ``{"phase": "built", "build_s", "build_cpu_s"}``. When ``{"best_s", "usual_s"}`` has come
+    (the best latency known and the canary's usual reading, or null) it sends ``{"phase": "ran",
+    "run_s", "load": {...} or null}`` with the fields of ``Sampled`` and, in it, of ``Load``. In place of either it may send ``{"phase": "failed",
+    "error", "out_of_memory"}``.
     """
+    # It lives for a second at most, and collecting would copy the pages it shares.
+    gc.disable()
     try:
-        began = time.monotonic()
-        module = _build(request)
-        inputs = _make_inputs(module.inputs)
-        channel.send({"phase": "built", "build_s": time.monotonic() - began})
-        if channel.recv() is None:
+        began, cpu_began = time.monotonic(), time.process_time()
+        module = build(request)
+        inputs = make_inputs(module.inputs)
+        build_s, build_cpu_s = time.monotonic() - began, time.process_time() - cpu_began
+        channel.send({"phase": "built", "build_s": build_s, "build_cpu_s": build_cpu_s})
+        go = channel.recv()
+        if go is None:
             return
-        load = ForeignLoad()
-        began = time.monotonic()
-        samples = _time(module.loaded, inputs, request.policy)
-        run_s = time.monotonic() - began
-        cores = load.cores()
-        channel.send({"phase": "ran", "samples_s": samples, "run_s": run_s, "foreign_cores": cores})
+        channel.send({"phase": "ran", **_run(request, module.loaded, inputs, go)})
     except MemoryError as e:
         channel.send({"phase": "failed", "error": f"out of memory: {e}", "out_of_memory": True})
     except Exception as e:  # whatever TVM raises is the candidate's verdict, not our failure
@@ -59,13 +61,35 @@ def live(request: BuildRequest, channel: Channel) -> None:
         channel.send({"phase": "failed", "error": error, "out_of_memory": False})
 
 
+def _run(request: BuildRequest, loaded: Any, inputs: list[Any], go: dict[str, Any]) -> Any:
+    load = ForeignLoad()
+    began = time.monotonic()
+    timer = Timer(loaded, inputs, request.policy)
+    tools = Instruments(
+        take=timer.take,
+        canary=request.canary.read if request.canary is not None else None,
+        waited=waited_s,
+    )
+    sampled = Sampling(request.policy, tools, go["best_s"], go["usual_s"]).run()
+    run_s = time.monotonic() - began
+    return {
+        **asdict(sampled),
+        "run_s": run_s,
+        "load": asdict(now) if (now := load.read()) else None,
+    }
+
+
 @dataclass(frozen=True)
-class _Built:
+class Built:
+    """A program ready to run."""
+
     loaded: Any
     inputs: list[Any]
+    """TVM's description of each argument."""
 
 
-def _build(request: BuildRequest) -> _Built:
+def build(request: BuildRequest) -> Built:
+    """Apply the trace and compile, down to machine code in this process's memory."""
     import tvm  # noqa: PLC0415 (the worker imported it long ago)
     from tvm.s_tir import Schedule  # noqa: PLC0415
     from tvm.s_tir.meta_schedule.arg_info import ArgInfo  # noqa: PLC0415
@@ -79,10 +103,11 @@ def _build(request: BuildRequest) -> _Built:
     inputs = ArgInfo.from_entry_func(schedule.mod, remove_preproc=True)
     loaded = tvm.compile(module, target=request.target).jit()
     loaded.get_function("main")  # LLVM's JIT generates machine code at the first look-up
-    return _Built(loaded, list(inputs))
+    return Built(loaded, list(inputs))
 
 
-def _make_inputs(infos: list[Any]) -> list[Any]:
+def make_inputs(infos: list[Any]) -> list[Any]:
+    """Allocate and fill the arguments of a program, its outputs included."""
     import tvm  # noqa: PLC0415
 
     random = np.random.default_rng(0)
@@ -110,34 +135,3 @@ def random_values(
     else:
         values = random.integers(0, 2, period).astype(kind)
     return np.resize(values, shape)
-
-
-def _time(loaded: Any, inputs: list[Any], policy: MeasurePolicy) -> list[float]:
-    """Return seconds per run, one value a sample; fewer of them where runs are slow."""
-    import tvm  # noqa: PLC0415
-
-    main = loaded.get_function("main")
-    deadline = time.monotonic() + policy.run_timeout_s
-    # Starts the thread pool, touches all pages, and is discarded.
-    first_s = _time_once(main, inputs)
-    if first_s > SLOW_RUN_S:
-        samples = [first_s]
-        while len(samples) <= policy.repeat and time.monotonic() + 1.5 * first_s < deadline:
-            samples.append(_time_once(main, inputs))
-        return samples[1:] or samples
-    # Beside the samples the evaluator makes one more run; half the time is a margin for noise.
-    affordable = int(policy.run_timeout_s / 2 / max(first_s, 1e-9) / policy.repeat)
-    evaluator = loaded.time_evaluator(
-        "main",
-        tvm.cpu(),
-        number=max(1, min(policy.number, affordable)),
-        repeat=policy.repeat,
-        min_repeat_ms=policy.min_repeat_ms,
-    )
-    return [float(sample) for sample in evaluator(*inputs).results]
-
-
-def _time_once(main: Any, inputs: list[Any]) -> float:
-    began = time.perf_counter()
-    main(*inputs)
-    return time.perf_counter() - began

@@ -14,7 +14,7 @@ import psutil
 import structlog
 
 from agent.frames import FrameError, WorkerDied, WorkerProcess, start_worker
-from agent.measure.outcome import MeasureOutcome
+from agent.measure.outcome import MeasureOutcome, better
 from tunefleet.leases import MeasurePolicy
 from tunefleet.trials import Verdict
 
@@ -47,7 +47,7 @@ class Measurer:
         """Prepare, without starting anything.
 
         Args:
-            log_dir: folder for the worker's log.
+            log_dir: folder for the worker's log and for what it remembers of this machine.
             threads: candidates to build at a time.
             quiet_timeout_s: how long to wait for a quiet machine before measuring all the same.
             silence_margin_s: silence beyond the policy's limits after which a worker is hung.
@@ -100,6 +100,7 @@ class Measurer:
         target: str,
         candidates: Sequence[tuple[str, str]],
         policy: MeasurePolicy,
+        best_s: float | None = None,
     ) -> AsyncGenerator[MeasureOutcome, None]:
         """Measure candidates of one workload.
 
@@ -111,6 +112,8 @@ class Measurer:
             target: canonical target.
             candidates: name and trace of each; names are unique.
             policy: how each is timed and bounded.
+            best_s: the best latency known of this workload on this device, in seconds; better
+                ones that are measured on the way take its place.
 
         Yields:
             One outcome for each candidate, in the order in which they end. ``LOST`` are those
@@ -125,12 +128,13 @@ class Measurer:
             idle_starts = 0
             while waiting:
                 batch = _Batch(waiting)
-                request = self._request(workload_path, target, waiting, policy)
+                request = self._request(workload_path, target, waiting, policy, best_s)
                 before = len(waiting)
                 loss = ""
                 try:
                     async with aclosing(self._measure_once(request, batch, policy)) as outcomes:
                         async for outcome in outcomes:
+                            best_s = better(best_s, outcome)
                             yield outcome
                 except (WorkerDied, TimeoutError, FrameError) as e:
                     done = before - len(waiting) + len(batch.in_flight)
@@ -150,12 +154,15 @@ class Measurer:
         target: str,
         waiting: Mapping[str, str],
         policy: MeasurePolicy,
+        best_s: float | None,
     ) -> dict[str, Any]:
         return {
             "op": "measure",
             "workload_path": str(workload_path),
             "target": target,
             "policy": asdict(policy),
+            "best_s": best_s,
+            "state_dir": str(self._log_path.parent),
             "build_workers": self._build_workers,
             "quiet_timeout_s": self._quiet_timeout_s,
             "batch": [{"candidate": name, "trace": trace} for name, trace in waiting.items()],
@@ -227,10 +234,11 @@ class _Batch:
     def take(self, event: dict[str, Any]) -> MeasureOutcome | None:
         if event["event"] == "phase":
             names = set(event["candidates"])
-            if event["phase"] == "run":
-                self._running = names
+            if event["phase"] == "build":
+                self._building |= names
             else:
-                self._building, self._running = names, set()
+                self._building -= names
+                self._running = names if event["phase"] == "run" else set()
             return None
         outcome = MeasureOutcome.from_message(event)
         self._waiting.pop(outcome.candidate, None)

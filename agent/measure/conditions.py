@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from tunefleet.trials import Conditions
 
 # What drivers of CPU temperature sensors are called: Intel, AMD, ARM boards, at last ACPI.
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "acpitz")
+
+_SCHEDSTAT = Path("/proc/self/schedstat")
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -58,28 +61,64 @@ def _temperature_c() -> float | None:
     return None
 
 
-class ForeignLoad:
-    """How many cores everybody but this process kept busy since the object was made.
+def waited_s() -> float:
+    """Return the seconds that all threads of this process have waited for a core so far.
 
-    Counts only cores this process may run on. Time that a hypervisor took away counts as busy.
+    Unlike the load of others, which the kernel counts in ticks, this is exact, and says what
+    matters: a thread stood ready and did not run. 0 where the kernel does not tell.
+    """
+    waited = 0
+    for thread in os.listdir("/proc/self/task") if _SCHEDSTAT.exists() else ():
+        try:
+            with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:  # noqa: PTH123 (fast)
+                waited += int(file.read().split()[1])
+        except (OSError, IndexError, ValueError):
+            continue
+    return waited / 1e9
+
+
+@dataclass(frozen=True)
+class Load:
+    """What kept a machine's cores from this process, on average over some time."""
+
+    foreign_cores: float
+    """Cores that other processes kept busy, with time that a hypervisor took away."""
+    steal_cores: float
+    """The latter alone."""
+
+
+class ForeignLoad:
+    """What everybody but this process made of the machine's cores since the object was made.
+
+    Counts all cores, not only those this process may run on: others share caches and memory, and
+    sometimes the execution units.
     """
 
-    def __init__(self) -> None:
-        self._cores = os.sched_getaffinity(0)
+    def __init__(self, root: Path = Path("/")) -> None:
+        """Begin counting; ``root`` is the folder with ``proc``."""
+        self._stat = root / "proc/stat"
         self._began = time.monotonic()
         self._own = _own_cpu_s()
-        self._machine = _machine_cpu_s(self._cores)
+        self._machine = _machine_cpu_s(self._stat)
 
-    def cores(self) -> float | None:
-        """Return the average number of busy cores, or ``None`` where the kernel does not tell."""
-        machine = _machine_cpu_s(self._cores)
+    def read(self) -> Load | None:
+        """Return the load so far, or ``None`` where the kernel does not tell."""
+        machine = _machine_cpu_s(self._stat)
         if machine is None or self._machine is None:
             return None
-        elapsed = time.monotonic() - self._began
+        elapsed = max(time.monotonic() - self._began, _TICK_S)
+        busy, steal = machine.busy_s - self._machine.busy_s, machine.steal_s - self._machine.steal_s
         # The kernel counts in ticks: a core's count may be one off at either end.
-        uncertainty = _TICK_S * len(self._cores)
-        foreign = (machine - self._machine) - (_own_cpu_s() - self._own) - uncertainty
-        return max(0.0, foreign) / max(elapsed, _TICK_S)
+        uncertainty = _TICK_S * machine.cores
+        foreign = max(0.0, busy - (_own_cpu_s() - self._own) - uncertainty)
+        return Load(foreign / elapsed, max(0.0, steal) / elapsed)
+
+
+@dataclass(frozen=True)
+class _MachineTime:
+    cores: int
+    busy_s: float
+    steal_s: float
 
 
 def _own_cpu_s() -> float:
@@ -87,16 +126,18 @@ def _own_cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _machine_cpu_s(cores: set[int]) -> float | None:
+def _machine_cpu_s(stat: Path) -> _MachineTime | None:
     try:
-        lines = Path("/proc/stat").read_text().splitlines()
+        lines = stat.read_text().splitlines()
     except OSError:
         return None
-    busy = 0
+    cores = busy = stolen = 0
     for line in lines:
         name, *fields = line.split()
-        if name.startswith("cpu") and name[3:].isdecimal() and int(name[3:]) in cores:
+        if name.startswith("cpu") and name[3:].isdecimal():
             # user nice system idle iowait irq softirq steal; guest time is within user.
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+            cores += 1
             busy += user + nice + system + irq + softirq + steal
-    return busy * _TICK_S
+            stolen += steal
+    return _MachineTime(cores, busy * _TICK_S, stolen * _TICK_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ class MeasureOutcome:
     samples_s: tuple[float, ...] = ()
     """Raw seconds per run, in the order measured."""
     error: str = ""
+    build_cpu_s: float | None = None
+    """CPU seconds of the same, which do not count the time it was paused; not part of a trial."""
     build_s: float | None = None
     """Wall seconds to apply the trace, compile, load and make inputs; ``None`` if that failed."""
     run_s: float | None = None
@@ -41,11 +44,23 @@ class MeasureOutcome:
             verdict=Verdict(message["verdict"]),
             samples_s=tuple(message["samples_s"]),
             error=message["error"],
+            build_cpu_s=message["build_cpu_s"],
             build_s=message["build_s"],
             run_s=message["run_s"],
             started_at_unix_s=message["started_at_unix_s"],
             conditions=Conditions(**message["conditions"]),
         )
+
+
+def better(best_s: float | None, outcome: MeasureOutcome) -> float | None:
+    """Return the best latency known in seconds, once this outcome is known too.
+
+    Only measurements that can be trusted count: whatever comes after is judged by it.
+    """
+    if outcome.verdict is not Verdict.OK:
+        return best_s
+    latency_s = statistics.median(outcome.samples_s)
+    return latency_s if best_s is None else min(best_s, latency_s)
 
 
 def shorten_error(text: str) -> str:

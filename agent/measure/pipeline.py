@@ -1,4 +1,4 @@
-"""Building some candidates side by side, then timing them one after another on a quiet machine."""
+"""Building a few candidates at all times, and timing each alone as soon as it is built."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import functools
 import select
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import psutil
+
+from agent.measure.canary import Canary
 from agent.measure.candidate import BuildRequest, live
 from agent.measure.conditions import read_conditions
-from agent.measure.outcome import MeasureOutcome, shorten_error
+from agent.measure.history import CanaryHistory
+from agent.measure.outcome import MeasureOutcome, better, shorten_error
 from agent.measure.sandbox import Sandbox, kill_strays, mentions_memory
+from agent.measure.throttle import ThrottleSensor, why_throttled
+from agent.measure.verdicts import Findings, judge
 from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
 from tunefleet.trials import Conditions, Verdict
@@ -21,14 +28,8 @@ from tunefleet.trials import Conditions, Verdict
 _BUSY_SLICE_S = 0.5
 """Builds that take longer are paused in between, so that nobody waits long to time something."""
 
-_NOISE_LIMIT = 0.10
-"""Samples further apart than this share of their median decide no close race."""
-
-_FOREIGN_CORES_LIMIT = 0.2
-"""Load of others that a candidate using every core may meet; beyond it, it is waiting for them."""
-
-_FOREIGN_SHARE_OF_SPARE = 0.5
-"""Cores that a candidate leaves idle may be used so far before shared caches and memory suffer."""
+_SPARE_BYTES = 256 * 2**20
+"""Memory that must be available for another candidate to be built beside those under way."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,12 @@ class Bench:
     policy: MeasurePolicy
     threads: int
     """Threads each candidate runs with."""
-    cores: int
-    """Cores they may run on."""
     build_workers: int
     quiet_timeout_s: float
     lock: MachineLock
+    canary: Canary | None
+    history: CanaryHistory
+    sensor: ThrottleSensor = field(default_factory=ThrottleSensor)
 
 
 @dataclass
@@ -52,7 +54,10 @@ class _Candidate:
     name: str
     sandbox: Sandbox
     started_at_unix_s: float
+    left_s: float
+    """What it may still build, without the time it is paused."""
     build_s: float | None = None
+    build_cpu_s: float | None = None
 
     def outcome(self, verdict: Verdict, error: str) -> MeasureOutcome:
         return MeasureOutcome(
@@ -60,94 +65,181 @@ class _Candidate:
             verdict=verdict,
             error=shorten_error(error),
             build_s=self.build_s,
+            build_cpu_s=self.build_cpu_s,
             started_at_unix_s=self.started_at_unix_s,
         )
 
 
 def measure_batch(
-    bench: Bench, batch: Sequence[tuple[str, str]], on_phase: Callable[[str, list[str]], None]
+    bench: Bench,
+    batch: Sequence[tuple[str, str]],
+    on_phase: Callable[[str, list[str]], None],
+    best_s: float | None = None,
 ) -> Iterator[MeasureOutcome]:
     """Measure candidates.
 
     Args:
         bench: where and how.
         batch: name and trace of each.
-        on_phase: told ``"build"`` or ``"run"`` and the names of those which enter that phase.
+        on_phase: told ``"build"``, ``"built"`` or ``"run"`` and the names of those which enter
+            that phase.
+        best_s: the best latency known of the workload here, in seconds.
 
     Yields:
         One outcome for each, as soon as it is known.
     """
-    for start in range(0, len(batch), bench.build_workers):
-        chunk = batch[start : start + bench.build_workers]
-        on_phase("build", [name for name, _ in chunk])
-        with bench.lock.busy():
-            candidates = [_begin(bench, name, trace) for name, trace in chunk]
-        try:
-            built: list[_Candidate] = []
-            for candidate, failure in _await_builds(bench, candidates):
-                if failure is None:
-                    built.append(candidate)
-                else:
-                    yield _ended(candidate, failure, candidates)
-            for candidate in built:
-                on_phase("run", [candidate.name])
-                yield _ended(candidate, _run(bench, candidate), candidates)
-        finally:
-            for candidate in candidates:
-                candidate.sandbox.close()
+    line = _Line(bench, batch, on_phase, best_s)
+    try:
+        yield from line.outcomes()
+    finally:
+        line.close()
 
 
-def _begin(bench: Bench, name: str, trace: str) -> _Candidate:
-    request = BuildRequest(bench.workload, trace, bench.target, bench.policy)
-    sandbox = Sandbox(functools.partial(live, request), bench.policy, bench.threads)
-    return _Candidate(name, sandbox, time.time())
+class _Line:
+    """Candidates on their way: waiting, being built, ready to be timed."""
 
+    def __init__(
+        self,
+        bench: Bench,
+        batch: Sequence[tuple[str, str]],
+        on_phase: Callable[[str, list[str]], None],
+        best_s: float | None,
+    ) -> None:
+        self._bench = bench
+        self._todo = deque(batch)
+        self._on_phase = on_phase
+        self._best_s = best_s
+        self._building: list[_Candidate] = []
+        self._ready: deque[_Candidate] = deque()
 
-def _ended(
-    candidate: _Candidate, outcome: MeasureOutcome, candidates: list[_Candidate]
-) -> MeasureOutcome:
-    candidate.sandbox.close()
-    kill_strays(known={other.sandbox.pid for other in candidates})
-    return outcome
+    def outcomes(self) -> Iterator[MeasureOutcome]:
+        while self._todo or self._building or self._ready:
+            yield from self._build_slice()
+            yield from self._time_ready()
 
+    def close(self) -> None:
+        for candidate in (*self._building, *self._ready):
+            candidate.sandbox.close()
 
-def _await_builds(
-    bench: Bench, candidates: list[_Candidate]
-) -> Iterator[tuple[_Candidate, MeasureOutcome | None]]:
-    """Yield each candidate once its build has ended, with the outcome if it failed."""
-    waiting = list(candidates)
-    remaining_s = bench.policy.build_timeout_s
-    while waiting:
-        with bench.lock.busy():
-            began = time.monotonic()
-            for candidate in waiting:
+    def _build_slice(self) -> Iterator[MeasureOutcome]:
+        """Build until the first candidate has ended its build, or for a while."""
+        failures = []
+        with self._bench.lock.busy():
+            for candidate in self._building:
                 candidate.sandbox.resume()
-            finished = _finished_within(waiting, min(_BUSY_SLICE_S, remaining_s))
-            for candidate in waiting:
-                if candidate not in finished:
+            while self._has_room():
+                self._begin(*self._todo.popleft())
+            began = time.monotonic()
+            ended = self._ended_within(min([_BUSY_SLICE_S, *(c.left_s for c in self._building)]))
+            spent_s = time.monotonic() - began
+            for candidate in self._building:
+                if candidate not in ended:
                     candidate.sandbox.pause()
-            remaining_s -= time.monotonic() - began
-        for candidate in finished:
-            waiting.remove(candidate)
-            yield candidate, _build_failure(candidate)
-        if remaining_s <= 0:
-            for candidate in waiting:
-                error = f"building exceeded {bench.policy.build_timeout_s:g} s"
-                yield candidate, candidate.outcome(Verdict.TIMEOUT, error)
-            return
+        for candidate in list(self._building):
+            candidate.left_s -= spent_s
+            if candidate in ended:
+                self._building.remove(candidate)
+                failure = _build_failure(candidate)
+                if failure is None:
+                    self._on_phase("built", [candidate.name])
+                    self._ready.append(candidate)
+                else:
+                    failures.append((candidate, failure))
+            elif candidate.left_s <= 0:
+                self._building.remove(candidate)
+                error = f"building exceeded {self._bench.policy.build_timeout_s:g} s"
+                failures.append((candidate, candidate.outcome(Verdict.TIMEOUT, error)))
+        for candidate, failure in failures:
+            yield self._ended(candidate, failure)
+
+    def _has_room(self) -> bool:
+        if not self._todo or len(self._building) >= self._bench.build_workers:
+            return False
+        under_way = len(self._building) + len(self._ready)
+        if under_way == 0:
+            return True
+        if under_way >= 2 * self._bench.build_workers:
+            return False
+        return psutil.virtual_memory().available > _SPARE_BYTES
+
+    def _begin(self, name: str, trace: str) -> None:
+        bench = self._bench
+        self._on_phase("build", [name])
+        request = BuildRequest(bench.workload, trace, bench.target, bench.policy, bench.canary)
+        sandbox = Sandbox(functools.partial(live, request), bench.policy, bench.threads)
+        self._building.append(
+            _Candidate(name, sandbox, time.time(), left_s=bench.policy.build_timeout_s)
+        )
+
+    def _ended_within(self, timeout_s: float) -> list[_Candidate]:
+        if not self._building:
+            return []
+        sandboxes = {candidate.sandbox.fileno(): candidate for candidate in self._building}
+        readable, _, _ = select.select(list(sandboxes), [], [], max(0.0, timeout_s))
+        return [sandboxes[fd] for fd in readable]
+
+    def _time_ready(self) -> Iterator[MeasureOutcome]:
+        while self._ready:
+            # While others compute, building goes on; once enough wait, it is they who must stop.
+            can_build = self._todo or self._building
+            hurry = not can_build or len(self._ready) >= self._bench.build_workers
+            with self._bench.lock.quiet(self._bench.quiet_timeout_s if hurry else 0.0) as quiet:
+                if not (quiet or hurry):
+                    return
+                candidate = self._ready.popleft()
+                self._on_phase("run", [candidate.name])
+                outcome = self._run(candidate, quiet)
+                candidate.sandbox.kill()
+            self._best_s = better(self._best_s, outcome)
+            yield self._ended(candidate, outcome)
+
+    def _run(self, candidate: _Candidate, quiet: bool) -> MeasureOutcome:
+        bench = self._bench
+        limit_s = bench.policy.run_timeout_s
+        before = bench.sensor.read()
+        usual_s = bench.history.usual_s()
+        candidate.sandbox.send({"best_s": self._best_s, "usual_s": usual_s})
+        try:
+            message = candidate.sandbox.recv(time.monotonic() + limit_s)
+        except TimeoutError:
+            candidate.sandbox.kill()
+            return candidate.outcome(Verdict.TIMEOUT, f"running exceeded {limit_s:g} s")
+        if message is None or message.get("phase") != "ran":
+            return _failure(candidate, message, "running", Verdict.RUNTIME_ERROR)
+        throttling = why_throttled(before, now := bench.sensor.read())
+        bench.history.add(message["canary_s"])
+        conditions = replace(
+            _conditions(message),
+            throttled=bool(throttling) if now.told else None,
+            flushed_cache=bench.policy.flush_cache,
+        )
+        samples = tuple(float(sample) for sample in message["samples_s"])
+        verdict, error = judge(
+            Findings(samples, conditions, quiet, message["spoilt"], throttling, usual_s)
+        )
+        return replace(
+            candidate.outcome(verdict, error),
+            samples_s=samples,
+            run_s=float(message["run_s"]),
+            conditions=conditions,
+        )
+
+    def _ended(self, candidate: _Candidate, outcome: MeasureOutcome) -> MeasureOutcome:
+        candidate.sandbox.close()
+        kill_strays(known={other.sandbox.pid for other in (*self._building, *self._ready)})
+        return outcome
 
 
-def _finished_within(waiting: list[_Candidate], timeout_s: float) -> list[_Candidate]:
-    """Wait until all have something to say, or the time is over."""
-    deadline = time.monotonic() + timeout_s
-    silent = {candidate.sandbox.fileno(): candidate for candidate in waiting}
-    finished = []
-    while silent:
-        readable, _, _ = select.select(list(silent), [], [], max(0.0, deadline - time.monotonic()))
-        if not readable:
-            break
-        finished += [silent.pop(fd) for fd in readable]
-    return finished
+def _conditions(message: dict[str, Any]) -> Conditions:
+    readings, load = message["canary_s"], message["load"] or {}
+    return replace(
+        read_conditions(),
+        canary_s=statistics.median(readings) if readings else None,
+        attempts=int(message["attempts"]),
+        waited_share=float(message["waited_share"]),
+        foreign_cores=load.get("foreign_cores"),
+        steal_cores=load.get("steal_cores"),
+    )
 
 
 def _build_failure(candidate: _Candidate) -> MeasureOutcome | None:
@@ -158,6 +250,7 @@ def _build_failure(candidate: _Candidate) -> MeasureOutcome | None:
     if message is None or message.get("phase") == "failed":
         return _failure(candidate, message, "building", Verdict.BUILD_ERROR)
     candidate.build_s = float(message["build_s"])
+    candidate.build_cpu_s = float(message["build_cpu_s"])
     return None
 
 
@@ -171,52 +264,3 @@ def _failure(
     if message["out_of_memory"] or mentions_memory(error):
         verdict = Verdict.OUT_OF_MEMORY
     return candidate.outcome(verdict, error)
-
-
-def _run(bench: Bench, candidate: _Candidate) -> MeasureOutcome:
-    limit_s = bench.policy.run_timeout_s
-    with bench.lock.quiet(bench.quiet_timeout_s) as quiet:
-        candidate.sandbox.send({"op": "go"})
-        try:
-            message = candidate.sandbox.recv(time.monotonic() + limit_s)
-        except TimeoutError:
-            candidate.sandbox.kill()
-            return candidate.outcome(Verdict.TIMEOUT, f"running exceeded {limit_s:g} s")
-        conditions = read_conditions()
-    if message is None or message.get("phase") != "ran":
-        return _failure(candidate, message, "running", Verdict.RUNTIME_ERROR)
-    return _assess(bench, candidate, message, conditions, quiet)
-
-
-def _assess(
-    bench: Bench,
-    candidate: _Candidate,
-    message: dict[str, Any],
-    conditions: Conditions,
-    quiet: bool,
-) -> MeasureOutcome:
-    samples = tuple(float(sample) for sample in message["samples_s"])
-    spare = max(0, bench.cores - bench.threads)
-    allowed = _FOREIGN_CORES_LIMIT + _FOREIGN_SHARE_OF_SPARE * spare
-    foreign = message["foreign_cores"]
-    spread = (max(samples) - min(samples)) / statistics.median(samples)
-    verdict, error = Verdict.OK, ""
-    if not quiet:
-        verdict = Verdict.CONTENDED
-        error = f"another process kept the machine busy for {bench.quiet_timeout_s:g} s"
-    elif foreign is not None and foreign > allowed:
-        verdict = Verdict.CONTENDED
-        error = f"other processes used {foreign:.2f} cores meanwhile"
-    elif spread > _NOISE_LIMIT:
-        verdict = Verdict.NOISY
-        error = f"the samples are {spread:.0%} apart"
-    return MeasureOutcome(
-        candidate=candidate.name,
-        verdict=verdict,
-        samples_s=samples,
-        error=error,
-        build_s=candidate.build_s,
-        run_s=float(message["run_s"]),
-        started_at_unix_s=candidate.started_at_unix_s,
-        conditions=conditions,
-    )

@@ -4,20 +4,24 @@ Run as ``python -m agent.measure.worker --fd N`` by :class:`agent.measure.client
 no gRPC and a single thread, so that it may fork. Requests and answers, as frames:
 
 - ``{"op": "ping"}``: ``{"event": "pong"}``.
-- ``{"op": "measure", "workload_path", "target", "policy": {...}, "build_workers",
-  "quiet_timeout_s", "batch": [{"candidate", "trace"}, ...]}``: any number of ``{"event": "phase",
-  "phase": "build" | "run", "candidates": [...]}`` and one ``{"event": "result", ...}`` with the
+- ``{"op": "measure", "workload_path", "target", "policy": {...}, "best_s", "build_workers",
+  "quiet_timeout_s", "state_dir", "batch": [{"candidate", "trace"}, ...]}``: any number of
+  ``{"event": "phase", "phase": "build" | "built" | "run", "candidates": [...]}`` and one ``{"event": "result", ...}`` with the
   fields of ``MeasureOutcome`` for each candidate, then ``{"event": "done"}``.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from agent.frames import Channel, worker_channel
+from agent.measure.canary import Canary, make_canary
+from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
 from agent.measure.sandbox import become_subreaper
@@ -29,6 +33,10 @@ from tunefleet.targets import target_cores
 from tunefleet.trials import Verdict
 
 
+_CANARIES_KEPT = 4
+"""Targets whose reference kernel stays compiled; an agent seldom has more than two."""
+
+
 def main() -> None:
     """Serve requests until the agent is gone."""
     channel = worker_channel()
@@ -37,15 +45,19 @@ def main() -> None:
     # Longer than busy sections should be, but importing cannot be paused, and happens once.
     with MachineLock().busy():
         import_tvm()
-    # What is here stays; children that do not collect it do not copy its pages either.
-    gc.collect()
-    gc.freeze()
+    _freeze()
     while (request := channel.recv()) is not None:
         if request["op"] == "ping":
             channel.send({"event": "pong"})
         else:
             _measure(channel, request)
             channel.send({"event": "done"})
+
+
+def _freeze() -> None:
+    """Keep what is here for good; children that do not collect it do not copy its pages either."""
+    gc.collect()
+    gc.freeze()
 
 
 def _measure(channel: Channel, request: dict[str, Any]) -> None:
@@ -61,27 +73,47 @@ def _measure(channel: Channel, request: dict[str, Any]) -> None:
     def on_phase(phase: str, names: list[str]) -> None:
         channel.send({"event": "phase", "phase": phase, "candidates": names})
 
-    for outcome in measure_batch(bench, batch, on_phase):
+    for outcome in measure_batch(bench, batch, on_phase, request["best_s"]):
         _send_result(channel, outcome)
+    bench.history.save()
 
 
 def _make_bench(request: dict[str, Any]) -> Bench:
     import tvm  # noqa: PLC0415 (import_tvm has to come first)
 
-    cores = len(os.sched_getaffinity(0))
-    threads = target_cores(request["target"]) or cores
+    target = request["target"]
+    threads = target_cores(target) or len(os.sched_getaffinity(0))
     # Read by each child when its runtime's thread pool starts.
     os.environ["TVM_NUM_THREADS"] = str(threads)
     return Bench(
         workload=tvm.ir.load_json(Path(request["workload_path"]).read_text(encoding="utf-8")),
-        target=tvm.target.Target(request["target"]),
+        target=tvm.target.Target(target),
         policy=MeasurePolicy(**request["policy"]),
         threads=threads,
-        cores=cores,
         build_workers=max(1, int(request["build_workers"])),
         quiet_timeout_s=float(request["quiet_timeout_s"]),
         lock=MachineLock(),
+        canary=_canary(target, threads),
+        history=CanaryHistory(Path(request["state_dir"]), target, threads),
     )
+
+
+@functools.lru_cache(_CANARIES_KEPT)
+def _canary(target: str, threads: int) -> Canary | None:
+    """Compile the reference kernel once for a target.
+
+    It also touches, before the fork, what every child would otherwise pay for at first use.
+    """
+    with MachineLock().busy():
+        try:
+            canary = make_canary(target, threads)
+        except (
+            Exception
+        ) as e:  # candidates for such a target will say the same, each with its verdict
+            print(f"no reference kernel for {target}: {e}", file=sys.stderr)  # noqa: T201 (the log)
+            return None
+    _freeze()
+    return canary
 
 
 def _send_result(channel: Channel, outcome: MeasureOutcome) -> None:

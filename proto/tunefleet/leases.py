@@ -19,17 +19,45 @@ class KnownTrace:
 
 @dataclass(frozen=True)
 class MeasurePolicy:
-    """How each candidate is timed and bounded."""
+    """How each candidate is timed and bounded.
 
-    number: int = 3
+    Where ``max_repeat`` is above ``repeat`` a candidate is sampled until it is clearly slower than
+    the best one known, or until the interval of its median (see :mod:`tunefleet.intervals`) is
+    narrow and does not contain the best one's latency. Otherwise exactly ``repeat`` samples are
+    taken, as TVM's own runners do.
+    """
+
+    number: int = 1
     """Runs averaged into one sample, at the least."""
     repeat: int = 3
-    min_repeat_ms: int = 40
+    """Samples, at the least."""
+    min_repeat_ms: int = 5
+    """Least length of a sample. Time slices and interruptions are as long; shorter samples would
+    need more of them, and longer ones would be spoilt more often."""
+    max_repeat: int = 24
+    """Samples, at the most."""
+    budget_ms: int = 300
+    """Time for samples beyond the first ``repeat`` ones."""
+    precision: float = 0.01
+    """Half the width of the median's interval, as a share of the median, that is narrow enough."""
+    slow_ratio: float = 1.25
+    """A candidate is clearly slower than the best if all its samples are by this factor."""
+    max_attempts: int = 4
+    """How often samples are taken that the machine's state spoils before the trial is called
+    contended or throttled."""
+    flush_cache: bool = False
+    """Whether caches are emptied before each sample, which is one run then; else they hold what
+    the run before left there."""
     build_timeout_s: float = 10.0
     """What takes this long to compile is unrolled beyond measure, and hardly ever fast."""
     run_timeout_s: float = 10.0
     memory_limit_bytes: int = 4 * 2**30
     """Address space a candidate may take beyond what the worker has."""
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the samples themselves decide how many are taken."""
+        return self.max_repeat > self.repeat
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.intervals import median_interval
 
 
 class Verdict(StrEnum):
@@ -41,6 +42,23 @@ class Conditions:
     temperature_c: float | None = None
     load_average: float | None = None
     memory_available_bytes: int | None = None
+    canary_s: float | None = None
+    """Seconds that a fixed reference kernel took around the samples, with the same threads: the
+    median of its readings. It compares with itself only, on one device and target."""
+    throttled: bool | None = None
+    """Whether the machine said meanwhile that it lowered its clock for heat or power."""
+    foreign_cores: float | None = None
+    """Cores that other processes kept busy, anywhere in the machine."""
+    steal_cores: float | None = None
+    """Cores whose time a hypervisor gave to others."""
+    waited_share: float | None = None
+    """Time the candidate's threads waited for a core, as a share of the measurement's wall time;
+    above 1 where several waited at once."""
+    attempts: int | None = None
+    """How often samples were taken: above 1 where the machine's state had spoilt some."""
+    flushed_cache: bool | None = None
+    """Whether caches were emptied before each run; ``False``: they held what the run before left.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,13 @@ class Trial:
         if not self.samples_s or not self.verdict.has_latency:
             return None
         return statistics.median(self.samples_s)
+
+    @property
+    def latency_interval_s(self) -> tuple[float, float] | None:
+        """Interval of the median in seconds, or ``None`` where the verdict gives no latency."""
+        if not self.samples_s or not self.verdict.has_latency:
+            return None
+        return median_interval(self.samples_s)
 
 
 def trial_id(lease_id: str, candidate: str, attempt: int) -> str:

@@ -110,14 +110,30 @@ class MeasurePolicy(google.protobuf.message.Message):
     BUILD_TIMEOUT_FIELD_NUMBER: builtins.int
     RUN_TIMEOUT_FIELD_NUMBER: builtins.int
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    MAX_REPEAT_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    SLOW_RATIO_FIELD_NUMBER: builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
+    FLUSH_CACHE_FIELD_NUMBER: builtins.int
     number: builtins.int
     """Runs averaged into one sample, at the least."""
     repeat: builtins.int
-    """Samples taken."""
+    """Samples taken, at the least."""
     min_repeat_ms: builtins.int
     """Least length of a sample, in milliseconds."""
     memory_limit_bytes: builtins.int
     """Address space that a candidate may take beyond what the worker has, in bytes."""
+    max_repeat: builtins.int
+    """Samples taken, at the most; where it is not above repeat, exactly repeat are taken."""
+    precision: builtins.float
+    """Half the width of the median's interval, as a share of the median, that ends sampling."""
+    slow_ratio: builtins.float
+    """A candidate whose samples all exceed the best latency by this factor is sampled no more."""
+    max_attempts: builtins.int
+    """How often samples spoilt by the machine's state are taken again, the first time included."""
+    flush_cache: builtins.bool
+    """Empty the caches before each run, instead of leaving in them what the run before left."""
     @property
     def build_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Longest build."""
@@ -125,6 +141,10 @@ class MeasurePolicy(google.protobuf.message.Message):
     @property
     def run_timeout(self) -> google.protobuf.duration_pb2.Duration:
         """Longest run, all samples together."""
+
+    @property
+    def budget(self) -> google.protobuf.duration_pb2.Duration:
+        """Time for samples beyond the first ones."""
 
     def __init__(
         self,
@@ -135,9 +155,15 @@ class MeasurePolicy(google.protobuf.message.Message):
         build_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         run_timeout: google.protobuf.duration_pb2.Duration | None = ...,
         memory_limit_bytes: builtins.int = ...,
+        max_repeat: builtins.int = ...,
+        budget: google.protobuf.duration_pb2.Duration | None = ...,
+        precision: builtins.float = ...,
+        slow_ratio: builtins.float = ...,
+        max_attempts: builtins.int = ...,
+        flush_cache: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["build_timeout", b"build_timeout", "run_timeout", b"run_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["build_timeout", b"build_timeout", "memory_limit_bytes", b"memory_limit_bytes", "min_repeat_ms", b"min_repeat_ms", "number", b"number", "repeat", b"repeat", "run_timeout", b"run_timeout"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["budget", b"budget", "build_timeout", b"build_timeout", "run_timeout", b"run_timeout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "build_timeout", b"build_timeout", "flush_cache", b"flush_cache", "max_attempts", b"max_attempts", "max_repeat", b"max_repeat", "memory_limit_bytes", b"memory_limit_bytes", "min_repeat_ms", b"min_repeat_ms", "number", b"number", "precision", b"precision", "repeat", b"repeat", "run_timeout", b"run_timeout", "slow_ratio", b"slow_ratio"]) -> None: ...
 
 Global___MeasurePolicy: typing_extensions.TypeAlias = MeasurePolicy
 

@@ -86,6 +86,13 @@ class Conditions(google.protobuf.message.Message):
     TEMPERATURE_C_FIELD_NUMBER: builtins.int
     LOAD_AVERAGE_FIELD_NUMBER: builtins.int
     MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: builtins.int
+    CANARY_S_FIELD_NUMBER: builtins.int
+    THROTTLED_FIELD_NUMBER: builtins.int
+    FOREIGN_CORES_FIELD_NUMBER: builtins.int
+    STEAL_CORES_FIELD_NUMBER: builtins.int
+    WAITED_SHARE_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    FLUSHED_CACHE_FIELD_NUMBER: builtins.int
     clock_mhz: builtins.float
     """Clock of the measuring cores, in MHz."""
     temperature_c: builtins.float
@@ -94,6 +101,20 @@ class Conditions(google.protobuf.message.Message):
     """Load average over one minute."""
     memory_available_bytes: builtins.int
     """Memory available, in bytes."""
+    canary_s: builtins.float
+    """Time of a fixed reference kernel around the samples, with the same threads, in seconds."""
+    throttled: builtins.bool
+    """Whether the machine said that it lowered its clock for heat or power."""
+    foreign_cores: builtins.float
+    """Cores that others kept busy, anywhere in the machine."""
+    steal_cores: builtins.float
+    """Cores whose time a hypervisor gave to others."""
+    waited_share: builtins.float
+    """Time that the candidate's threads waited for a core, as a share of the measurement."""
+    attempts: builtins.int
+    """How often samples were taken until the machine's state did not spoil them, or not any more."""
+    flushed_cache: builtins.bool
+    """Whether caches were emptied before each run."""
     def __init__(
         self,
         *,
@@ -101,17 +122,38 @@ class Conditions(google.protobuf.message.Message):
         temperature_c: builtins.float | None = ...,
         load_average: builtins.float | None = ...,
         memory_available_bytes: builtins.int | None = ...,
+        canary_s: builtins.float | None = ...,
+        throttled: builtins.bool | None = ...,
+        foreign_cores: builtins.float | None = ...,
+        steal_cores: builtins.float | None = ...,
+        waited_share: builtins.float | None = ...,
+        attempts: builtins.int | None = ...,
+        flushed_cache: builtins.bool | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_clock_mhz", b"_clock_mhz", "_load_average", b"_load_average", "_memory_available_bytes", b"_memory_available_bytes", "_temperature_c", b"_temperature_c", "clock_mhz", b"clock_mhz", "load_average", b"load_average", "memory_available_bytes", b"memory_available_bytes", "temperature_c", b"temperature_c"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_clock_mhz", b"_clock_mhz", "_load_average", b"_load_average", "_memory_available_bytes", b"_memory_available_bytes", "_temperature_c", b"_temperature_c", "clock_mhz", b"clock_mhz", "load_average", b"load_average", "memory_available_bytes", b"memory_available_bytes", "temperature_c", b"temperature_c"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_attempts", b"_attempts", "_canary_s", b"_canary_s", "_clock_mhz", b"_clock_mhz", "_flushed_cache", b"_flushed_cache", "_foreign_cores", b"_foreign_cores", "_load_average", b"_load_average", "_memory_available_bytes", b"_memory_available_bytes", "_steal_cores", b"_steal_cores", "_temperature_c", b"_temperature_c", "_throttled", b"_throttled", "_waited_share", b"_waited_share", "attempts", b"attempts", "canary_s", b"canary_s", "clock_mhz", b"clock_mhz", "flushed_cache", b"flushed_cache", "foreign_cores", b"foreign_cores", "load_average", b"load_average", "memory_available_bytes", b"memory_available_bytes", "steal_cores", b"steal_cores", "temperature_c", b"temperature_c", "throttled", b"throttled", "waited_share", b"waited_share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_attempts", b"_attempts", "_canary_s", b"_canary_s", "_clock_mhz", b"_clock_mhz", "_flushed_cache", b"_flushed_cache", "_foreign_cores", b"_foreign_cores", "_load_average", b"_load_average", "_memory_available_bytes", b"_memory_available_bytes", "_steal_cores", b"_steal_cores", "_temperature_c", b"_temperature_c", "_throttled", b"_throttled", "_waited_share", b"_waited_share", "attempts", b"attempts", "canary_s", b"canary_s", "clock_mhz", b"clock_mhz", "flushed_cache", b"flushed_cache", "foreign_cores", b"foreign_cores", "load_average", b"load_average", "memory_available_bytes", b"memory_available_bytes", "steal_cores", b"steal_cores", "temperature_c", b"temperature_c", "throttled", b"throttled", "waited_share", b"waited_share"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_attempts", b"_attempts"]) -> typing.Literal["attempts"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_canary_s", b"_canary_s"]) -> typing.Literal["canary_s"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_clock_mhz", b"_clock_mhz"]) -> typing.Literal["clock_mhz"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_flushed_cache", b"_flushed_cache"]) -> typing.Literal["flushed_cache"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_foreign_cores", b"_foreign_cores"]) -> typing.Literal["foreign_cores"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_load_average", b"_load_average"]) -> typing.Literal["load_average"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_memory_available_bytes", b"_memory_available_bytes"]) -> typing.Literal["memory_available_bytes"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_steal_cores", b"_steal_cores"]) -> typing.Literal["steal_cores"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_temperature_c", b"_temperature_c"]) -> typing.Literal["temperature_c"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_throttled", b"_throttled"]) -> typing.Literal["throttled"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_waited_share", b"_waited_share"]) -> typing.Literal["waited_share"] | None: ...
 
 Global___Conditions: typing_extensions.TypeAlias = Conditions
 
