@@ -19,9 +19,9 @@ COLLECTION_PARENTS = 4
 """Fastest candidates that later rounds also draw mutants of, so that good ones are seen too."""
 
 COLLECTION_MEASURE = MeasurePolicy(
-    number=1, repeat=3, min_repeat_ms=20, build_timeout_s=6.0, run_timeout_s=4.0
+    budget_ms=100, precision=0.02, build_timeout_s=6.0, run_timeout_s=4.0
 )
-"""Shorter samples than tuning takes: no race is decided here."""
+"""Less than tuning spends on each: no race is decided here, but another candidate teaches more."""
 
 COLLECTION_SEARCH = SearchPolicy(population=48, generations=1)
 """Enough to choose different ones from."""
