@@ -33,7 +33,9 @@ _HOPELESS_ROUNDS = 3
 def choose_collecting_round(
     tasks: Sequence[TaskProgress], trials_per_task: int, busy: Collection[TaskKey]
 ) -> Choice | None:
-    """Choose the task with the fewest trials, the first added among equals.
+    """Choose the task with the fewest trials, among equals the workload that was added first.
+
+    So a workload is measured for all targets in turn before the next one comes.
 
     Args:
         tasks: all tasks that the device may work on.
@@ -47,7 +49,10 @@ def choose_collecting_round(
     if not open_tasks:
         return None
     # By rounds as well: a task whose rounds fail must not be tried for ever before all others.
-    chosen = min(open_tasks, key=lambda t: (t.rounds, t.trials))
+    place: dict[str, int] = {}
+    for task in tasks:
+        place.setdefault(task.task.key.workload, len(place))
+    chosen = min(open_tasks, key=lambda t: (t.rounds, t.trials, place[t.task.key.workload]))
     return Choice(chosen, min(COLLECTION_ROUND_TRIALS, trials_per_task - chosen.trials))
 
 

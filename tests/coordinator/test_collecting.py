@@ -107,6 +107,7 @@ async def test_one_device_collects_for_every_target_in_turn(
     collecting(store)
     rounds = [(await do_round(store, planner))[1] for _ in range(8)]
     assert {(r.workload, r.target) for r in rounds[:4]} == {(k.workload, k.target) for k in KEYS}
+    assert rounds[0].workload == rounds[1].workload
     assert [r.trials for r in rounds] == [16] * 4 + [4] * 4
     assert await planner.next_lease(device("one")) is None
 
