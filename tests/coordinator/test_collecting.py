@@ -26,9 +26,7 @@ from tunefleet.leases import Lease, RoundSpec
 
 SSE = '{"kind":"llvm","mcpu":"x86-64-v2"}'
 AVX2 = '{"kind":"llvm","mcpu":"x86-64-v3"}'
-KEYS = [
-    TaskKey(workload, target, FINGERPRINT) for workload in ("aa", "bb") for target in (SSE, AVX2)
-]
+KEYS = [TaskKey(work, target, FINGERPRINT) for target in (SSE, AVX2) for work in ("aa", "bb")]
 GROUPS = tuple(GroupRecord(target, FINGERPRINT, "", "") for target in (SSE, AVX2))
 SPEC = CampaignSpec(
     "net",
