@@ -27,7 +27,7 @@ MAX_MODULE_CHARS = 64 * 2**20
 _MAX_TEXT_CHARS = 64 * 1024
 _MAX_SAMPLES = 10_000
 _LATEST_UNIX_S = 2.0**33
-_NAME = re.compile(r"[A-Za-z0-9._/-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
