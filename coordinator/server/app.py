@@ -16,12 +16,14 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.dataset.exporting import Exporter
 from coordinator.server import limits
 from coordinator.server.address import DEFAULT_LISTEN, join_address, loopback_address
 from coordinator.server.agent_service import AgentService
 from coordinator.server.blob_service import BlobService
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_service import CampaignService
+from coordinator.server.dataset_service import DatasetService
 from coordinator.server.device_service import DeviceService
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.model_service import ModelService
@@ -38,6 +40,8 @@ from tunefleet.v1 import (
     agent_service_pb2_grpc,
     blob_service_pb2,
     blob_service_pb2_grpc,
+    dataset_service_pb2,
+    dataset_service_pb2_grpc,
     user_service_pb2,
     user_service_pb2_grpc,
 )
@@ -59,7 +63,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
 
 _SERVICES = tuple(
     service.full_name
-    for module in (agent_service_pb2, blob_service_pb2, user_service_pb2)
+    for module in (agent_service_pb2, blob_service_pb2, dataset_service_pb2, user_service_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 )
 
@@ -83,6 +87,8 @@ class Core:
     blobs: BlobStore
     bus: Bus
     clock: Callable[[], float] = time.time
+    database_url: str = ""
+    """The store's database, for jobs that open it themselves."""
 
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
@@ -125,11 +131,12 @@ async def serve(
     home = Home(config.home)
     with ExitStack() as stack:
         stack.enter_context(home.exclusive())
-        store = await asyncio.to_thread(open_store, config.database_url or home.database_url)
+        database_url = config.database_url or home.database_url
+        store = await asyncio.to_thread(open_store, database_url)
         stack.callback(store.close)
         blobs = BlobStore(home.blobs_dir)
         blobs.remove_leftovers()
-        core = Core(home, store, blobs, Bus())
+        core = Core(home, store, blobs, Bus(), database_url=database_url)
         wiring = wire(core)
         health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]
         server = _make_server(core, wiring.planner, health_service)
@@ -167,6 +174,8 @@ def _make_server(
         DeviceService(core.store, core.clock), server
     )
     user_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core.store), server)
+    exporter = Exporter(core.store, core.blobs, core.home, core.database_url)
+    dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetService(exporter), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     reflection.enable_server_reflection(
         (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server

@@ -44,6 +44,9 @@ MAX_TRIALS_A_REPORT = 512
 MAX_NAME_CHARS = 200
 """Names, ids and labels are for people to read."""
 
+MAX_DESCRIPTION_CHARS = 10_000
+"""A description is a paragraph, a licence a name or a link."""
+
 MAX_CAMPAIGN_TRIALS = 10_000_000
 """Far more than any campaign needs, and far from what would overflow a column."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tunefleet.devices import DeviceProfile
+from tunefleet.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class DeviceRecord:
     agent_version: str = ""
     last_seen_unix_s: float = 0.0
     trials: int = 0
+    imported: bool = False
+    """Known from a dataset alone: no agent of it ever registered here, and it gets no work."""
 
     @property
     def fingerprint(self) -> str:
@@ -199,6 +202,8 @@ class LeaseKind(StrEnum):
 
     ROUND = "round"
     BENCHMARK = "benchmark"
+    IMPORT = "import"
+    """Was granted by another coordinator, and is known here for its trials' sake."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,8 @@ class LeaseRecord:
     workload: str
     """Empty for a benchmark."""
     message: bytes = field(repr=False)
-    """The Lease message as it was sent, so that asking again brings the same work."""
+    """The Lease message as it was sent, so that asking again brings the same work; for an import,
+    the id that the campaign had where the lease was granted."""
     expires_at_unix_s: float
     granted_at_unix_s: float
     state: LeaseState = LeaseState.ACTIVE
@@ -259,6 +265,68 @@ class TrainingRow:
     verdict: str
     hardware: tuple[float, ...]
     """The hardware vector of the device that measured it, NaN where unknown."""
+
+
+@dataclass(frozen=True)
+class TrialFilter:
+    """Which trials are meant; an empty field stands for any."""
+
+    campaign_ids: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    """Canonical targets."""
+    device_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial with everything known of it."""
+
+    key: TaskKey
+    device_id: str
+    campaign_id: str
+    """Campaign it was measured for, which may have been another coordinator's."""
+    task: str
+    """Name of the workload in that campaign; empty where it is not known."""
+    sources: Mapping[str, int]
+    """Networks and families that the workload comes from, with its weight in each."""
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class TrialCount:
+    """How many trials of one record set and campaign have one verdict."""
+
+    key: TaskKey
+    device_id: str
+    task: str
+    sources: Mapping[str, int]
+    verdict: str
+    trials: int
+    featured: int
+    """Those of them that have features."""
+    fastest_s: float | None
+    slowest_s: float | None
+
+
+@dataclass(frozen=True)
+class WorkloadRecord:
+    """A workload as all campaigns together know it."""
+
+    workload: str
+    digest: str
+    """Blob with the IRModule as TVM's JSON; empty where only its trials are known."""
+    name: str
+    flops: float
+    sources: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """What a device was while it had one fingerprint."""
+
+    device_id: str
+    name: str
+    profile: DeviceProfile
 
 
 @dataclass(frozen=True)

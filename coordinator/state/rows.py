@@ -56,6 +56,7 @@ def device_values(device: DeviceRecord) -> dict[str, Any]:
         "labels": dict(device.labels),
         "agent_version": device.agent_version,
         "last_seen": device.last_seen_unix_s,
+        "imported": device.imported,
     }
 
 
@@ -70,6 +71,7 @@ def device_record(row: RowMapping) -> DeviceRecord:
         agent_version=row["agent_version"],
         last_seen_unix_s=row["last_seen"],
         trials=row["trials"],
+        imported=row["imported"],
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from coordinator.state.database import Database
 from coordinator.state.migrate import migrate
 from coordinator.state.sql_campaigns import SqlCampaigns
+from coordinator.state.sql_datasets import SqlDatasets
 from coordinator.state.sql_devices import SqlDevices
+from coordinator.state.sql_imports import SqlImports
 from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
 from coordinator.state.sql_models import SqlModels
@@ -13,7 +15,16 @@ from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
 
 
-class SqlStore(SqlDevices, SqlCampaigns, SqlLeases, SqlIngest, SqlTrials, SqlModels):
+class SqlStore(
+    SqlDevices,
+    SqlCampaigns,
+    SqlLeases,
+    SqlIngest,
+    SqlTrials,
+    SqlDatasets,
+    SqlImports,
+    SqlModels,
+):
     """The whole store, each part of which is a class of its own."""
 
     def __init__(self, database: Database) -> None:

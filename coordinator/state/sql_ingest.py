@@ -102,11 +102,11 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
     }
     seqs = connection.execute(
         insert(trials).returning(trials.c.seq, sort_by_parameter_order=True),
-        [_trial_values(trial) | origin for trial in batch],
+        [trial_values(trial) | origin for trial in batch],
     ).scalars()
-    payloads = [_payload_values(t, seq) for t, seq in zip(batch, seqs, strict=True)]
+    payloads = [payload_values(t, seq) for t, seq in zip(batch, seqs, strict=True)]
     connection.execute(insert(trial_payloads), payloads)
-    _note_latencies(connection, record_set, batch)
+    note_latencies(connection, record_set, batch)
     measured = sum(trial.latency_s is not None for trial in batch)
     connection.execute(
         update(tasks)
@@ -120,7 +120,8 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
     )
 
 
-def _note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
+def note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
+    """Take new trials into their record set's summary."""
     measured = [(t.latency_s, t) for t in batch if t.latency_s is not None]
     baselines = [latency_s for latency_s, t in measured if _is_baseline(t.trace)]
     if measured:
@@ -130,7 +131,8 @@ def _note_latencies(connection: Connection, record_set: int, batch: Iterable[Tri
         note_baseline(connection, record_set, min(baselines))
 
 
-def _trial_values(trial: Trial) -> dict[str, Any]:
+def trial_values(trial: Trial) -> dict[str, Any]:
+    """Return a trial's own columns, without where it belongs."""
     return {
         "trial_id": trial.trial_id,
         "candidate": trial.candidate,
@@ -149,7 +151,8 @@ def _trial_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _payload_values(trial: Trial, seq: int) -> dict[str, Any]:
+def payload_values(trial: Trial, seq: int) -> dict[str, Any]:
+    """Return the columns of what is kept apart from a trial."""
     features = trial.features
     return {
         "trial_seq": seq,

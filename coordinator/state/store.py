@@ -16,10 +16,15 @@ from coordinator.state.records import (
     LeaseRecord,
     LeaseState,
     ModelVersionRecord,
+    ProfileRecord,
     TaskKey,
     TaskProgress,
     TaskRecord,
     TrainingRow,
+    TrialCount,
+    TrialFilter,
+    TrialRecord,
+    WorkloadRecord,
 )
 from tunefleet.trials import Trial
 
@@ -204,6 +209,41 @@ class Store(ABC):
     @abstractmethod
     def training_rows(self) -> Iterator[TrainingRow]:
         """Yield every trial that has features, in a stable order, in bounded memory."""
+
+    # Datasets
+
+    @abstractmethod
+    def trial_records(self, chosen: TrialFilter) -> Iterator[TrialRecord]:
+        """Yield trials whole, record set by record set and oldest first within each.
+
+        Memory stays bounded. What is stored meanwhile may be left out.
+        """
+
+    @abstractmethod
+    def count_trials_by_verdict(self, chosen: TrialFilter) -> list[TrialCount]:
+        """Count trials by record set, device, campaign and verdict."""
+
+    @abstractmethod
+    def list_workloads(self) -> list[WorkloadRecord]:
+        """Return every workload of every campaign, each once, by structural hash."""
+
+    @abstractmethod
+    def list_profiles(self) -> list[ProfileRecord]:
+        """Return what every device was, once for each fingerprint it has had."""
+
+    @abstractmethod
+    def import_trials(
+        self, campaign_id: str, trials: Sequence[TrialRecord], now: float
+    ) -> IngestOutcome:
+        """Store trials that another coordinator's agents measured, each exactly once.
+
+        They keep their names, leases, devices and record sets. One that is stored already stays as
+        it is; rejected are those that contradict what is stored: another candidate or record set
+        under the same name, a lease of this coordinator's own, or of another task or device.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN, or DEVICE_UNKNOWN if a device was not put before.
+        """
 
     # Cost models
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.types import TypeDecorator
@@ -82,6 +83,7 @@ devices = Table(
     Column("agent_version", String, nullable=False),
     Column("last_seen", Double, nullable=False),
     Column("trials", BigInteger, nullable=False),
+    Column("imported", Boolean, nullable=False, server_default=false()),
 )
 
 # What a device was when it measured: an agent's home may move to another machine.

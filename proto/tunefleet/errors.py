@@ -38,6 +38,9 @@ class Reason(Enum):
     MODEL_NOTHING_TO_TUNE = ErrorKind(
         13, "INVALID_ARGUMENT", "The model has no operator that TVM could tune."
     )
+    DATASET_INVALID = ErrorKind(
+        14, "INVALID_ARGUMENT", "Give a folder or file that `tunefleet dataset export` wrote."
+    )
     NO_DEVICE_MATCHES = ErrorKind(
         20, "FAILED_PRECONDITION", "See `tunefleet devices list`, then correct --devices."
     )

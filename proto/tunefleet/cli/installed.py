@@ -6,7 +6,10 @@ from importlib.util import find_spec
 
 from tunefleet.errors import Reason, TuneFleetError
 
-_COORDINATOR_NEEDS = ("coordinator", "sqlalchemy", "alembic", "torch", "tvm", "onnx", "onnxruntime")
+_COORDINATOR_NEEDS = (
+    *("coordinator", "sqlalchemy", "alembic", "pyarrow", "torch", "tvm", "onnx", "onnxruntime"),
+)
+_DATASETS_NEED = ("coordinator", "numpy", "pyarrow", "sqlalchemy")
 _AGENT_NEEDS = ("agent", "tvm", "numpy", "onnxruntime", "psutil")
 
 
@@ -17,6 +20,15 @@ def require_coordinator() -> None:
         TuneFleetError: NOT_INSTALLED.
     """
     _require("coordinator", _COORDINATOR_NEEDS)
+
+
+def require_datasets() -> None:
+    """Make sure that datasets can be read here without a coordinator.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _DATASETS_NEED)
 
 
 def require_agent() -> None:

@@ -121,3 +121,41 @@ class TransferBar:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+
+
+class ActivityBar:
+    """Shows how far work is: a bar on a terminal, now and then a line anywhere else."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._last_at = -PLAIN_INTERVAL_S
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("waiting", total=1.0)
+
+    def advance(self, share: float, activity: str) -> None:
+        """Show the share done, 0 to 1, and what is being done."""
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=share, description=activity or "done")
+        elif activity and self._clock() - self._last_at >= PLAIN_INTERVAL_S:
+            self._console.print(f"{share:.0%} {activity}")
+            self._last_at = self._clock()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()

@@ -10,6 +10,12 @@ Calls block, have deadlines, and raise :class:`tunefleet.errors.TuneFleetError`.
 """
 
 from tunefleet.client.campaign import Campaign
+from tunefleet.client.datasets import (
+    DatasetDevice,
+    DatasetGroup,
+    DatasetStats,
+    ExportedDataset,
+)
 from tunefleet.client.fleet import DEFAULT_ADDRESS, TuneFleet
 from tunefleet.client.values import (
     Artifact,
@@ -32,8 +38,12 @@ __all__ = [
     "CampaignPurpose",
     "CampaignState",
     "CampaignStatus",
+    "DatasetDevice",
+    "DatasetGroup",
+    "DatasetStats",
     "Device",
     "DeviceState",
+    "ExportedDataset",
     "Failure",
     "ModelVersion",
     "Reason",

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tunefleet.client import blobs
+from tunefleet.client import blobs, datasets
 from tunefleet.client.campaign import Campaign
 from tunefleet.client.connection import Connection
 from tunefleet.client.messages import (
@@ -21,7 +21,7 @@ from tunefleet.client.values import Device, ModelVersion
 from tunefleet.conversions import duration
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.targets import canonical_target
-from tunefleet.v1 import campaign_pb2, user_service_pb2, user_service_pb2_grpc
+from tunefleet.v1 import campaign_pb2, dataset_service_pb2, user_service_pb2, user_service_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:7460"
 """Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
@@ -191,6 +191,60 @@ class TuneFleet:
             not_found=Reason.DEVICE_UNKNOWN,
         )
         return device_from_proto(response.device)
+
+    def dataset_stats(
+        self,
+        *,
+        campaigns: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        devices: Sequence[str] = (),
+    ) -> datasets.DatasetStats:
+        """Count stored trials, all or those of some campaigns, targets or devices.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN, DEVICE_UNKNOWN or INVALID_ARGUMENT.
+        """
+        selection = datasets.Selection(campaigns, targets, devices)
+        return datasets.stats(self._connection, selection)
+
+    def export_dataset(
+        self,
+        folder: str | Path,
+        *,
+        campaigns: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        devices: Sequence[str] = (),
+        features: bool = True,
+        licence: str = "",
+        description: str = "",
+        activity: datasets.Activity | None = None,
+        progress: blobs.Progress | None = None,
+    ) -> datasets.ExportedDataset:
+        """Write stored trials to a folder of Parquet files, with a data card.
+
+        Args:
+            folder: made where it does not exist; files of the same names are replaced.
+            campaigns: only their trials, each by id, an unambiguous beginning of it, or name.
+            targets: only trials for these.
+            devices: only trials of these, each by name or id.
+            features: leave them out where false; they can be computed again.
+            licence: that the files name.
+            description: a sentence on what it is.
+            activity: called with the share done and what is being done.
+            progress: called with the bytes fetched and the bytes in all.
+
+        Raises:
+            TuneFleetError: DATASET_INVALID, there is no such trial; CAMPAIGN_UNKNOWN, ...
+        """
+        selection = datasets.Selection(campaigns, targets, devices)
+        request = dataset_service_pb2.ExportDatasetRequest(
+            selection=selection.to_proto(),
+            format=campaign_pb2.DATASET_FORMAT_PARQUET,
+            without_features=not features,
+            licence=licence,
+            description=description,
+        )
+        return datasets.export(self._connection, Path(folder), request, activity, progress)
 
     def models(self) -> Listing[ModelVersion]:
         """Return all versions of the cost model, newest first."""

@@ -77,6 +77,10 @@ class _CampaignPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """The fastest schedules of one model."""
     CAMPAIGN_PURPOSE_COLLECT: _CampaignPurpose.ValueType  # 2
     """Diverse schedules, good and bad, for cost models to learn from."""
+    CAMPAIGN_PURPOSE_IMPORT: _CampaignPurpose.ValueType  # 3
+    """Trials that were measured elsewhere are taken in."""
+    CAMPAIGN_PURPOSE_REPLAY: _CampaignPurpose.ValueType  # 4
+    """Known schedules are measured again."""
 
 class CampaignPurpose(_CampaignPurpose, metaclass=_CampaignPurposeEnumTypeWrapper):
     """CampaignPurpose says what a campaign measures for."""
@@ -87,7 +91,97 @@ CAMPAIGN_PURPOSE_TUNE: CampaignPurpose.ValueType  # 1
 """The fastest schedules of one model."""
 CAMPAIGN_PURPOSE_COLLECT: CampaignPurpose.ValueType  # 2
 """Diverse schedules, good and bad, for cost models to learn from."""
+CAMPAIGN_PURPOSE_IMPORT: CampaignPurpose.ValueType  # 3
+"""Trials that were measured elsewhere are taken in."""
+CAMPAIGN_PURPOSE_REPLAY: CampaignPurpose.ValueType  # 4
+"""Known schedules are measured again."""
 Global___CampaignPurpose: typing_extensions.TypeAlias = CampaignPurpose
+
+class _DatasetFormat:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DatasetFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DatasetFormat.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DATASET_FORMAT_UNSPECIFIED: _DatasetFormat.ValueType  # 0
+    """Never sent."""
+    DATASET_FORMAT_PARQUET: _DatasetFormat.ValueType  # 1
+    """Parquet tables with trials, workloads and devices."""
+    DATASET_FORMAT_METASCHEDULE: _DatasetFormat.ValueType  # 2
+    """A MetaSchedule database: database_workload.json and database_tuning_record.json."""
+
+class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
+    """DatasetFormat says what the files of a dataset are."""
+
+DATASET_FORMAT_UNSPECIFIED: DatasetFormat.ValueType  # 0
+"""Never sent."""
+DATASET_FORMAT_PARQUET: DatasetFormat.ValueType  # 1
+"""Parquet tables with trials, workloads and devices."""
+DATASET_FORMAT_METASCHEDULE: DatasetFormat.ValueType  # 2
+"""A MetaSchedule database: database_workload.json and database_tuning_record.json."""
+Global___DatasetFormat: typing_extensions.TypeAlias = DatasetFormat
+
+@typing.final
+class ImportSpec(google.protobuf.message.Message):
+    """ImportSpec is a dataset to take in."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    FEATURIZE_FIELD_NUMBER: builtins.int
+    format: Global___DatasetFormat.ValueType
+    """What they are."""
+    device: builtins.str
+    """The device that measured them, by name or id; a MetaSchedule database does not say."""
+    target: builtins.str
+    """The target they were built for, likewise."""
+    featurize: builtins.bool
+    """Have features computed where they are missing or of another schema."""
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Artifact]:
+        """Its files, as blobs."""
+
+    def __init__(
+        self,
+        *,
+        files: collections.abc.Iterable[Global___Artifact] | None = ...,
+        format: Global___DatasetFormat.ValueType = ...,
+        device: builtins.str = ...,
+        target: builtins.str = ...,
+        featurize: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "featurize", b"featurize", "files", b"files", "format", b"format", "target", b"target"]) -> None: ...
+
+Global___ImportSpec: typing_extensions.TypeAlias = ImportSpec
+
+@typing.final
+class ReplayOptions(google.protobuf.message.Message):
+    """ReplayOptions says which schedules are measured again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CAMPAIGN_ID_FIELD_NUMBER: builtins.int
+    BEST_FIELD_NUMBER: builtins.int
+    PER_TASK_FIELD_NUMBER: builtins.int
+    campaign_id: builtins.str
+    """The campaign whose trials they are, by id, an unambiguous beginning of it, or name."""
+    best: builtins.int
+    """Only this many of the fastest of each task; 0 for as many as are asked for by per_task."""
+    per_task: builtins.int
+    """Schedules of each task, spread over its latencies; 0 for all."""
+    def __init__(
+        self,
+        *,
+        campaign_id: builtins.str = ...,
+        best: builtins.int = ...,
+        per_task: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["best", b"best", "campaign_id", b"campaign_id", "per_task", b"per_task"]) -> None: ...
+
+Global___ReplayOptions: typing_extensions.TypeAlias = ReplayOptions
 
 @typing.final
 class Shape(google.protobuf.message.Message):
@@ -146,6 +240,8 @@ class CampaignSpec(google.protobuf.message.Message):
     FAMILIES_FIELD_NUMBER: builtins.int
     WORKLOADS_FIELD_NUMBER: builtins.int
     TRIALS_PER_TASK_FIELD_NUMBER: builtins.int
+    DATASET_FIELD_NUMBER: builtins.int
+    REPLAY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name in listings, by default the model file's."""
     model_digest: builtins.str
@@ -180,6 +276,14 @@ class CampaignSpec(google.protobuf.message.Message):
     def families(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Families of operators to collect from, in place of a model."""
 
+    @property
+    def dataset(self) -> Global___ImportSpec:
+        """The dataset to take in, of a campaign that imports."""
+
+    @property
+    def replay(self) -> Global___ReplayOptions:
+        """What to measure again, of a campaign that replays."""
+
     def __init__(
         self,
         *,
@@ -196,9 +300,16 @@ class CampaignSpec(google.protobuf.message.Message):
         families: collections.abc.Iterable[builtins.str] | None = ...,
         workloads: builtins.int = ...,
         trials_per_task: builtins.int = ...,
+        dataset: Global___ImportSpec | None = ...,
+        replay: Global___ReplayOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_time_limit", b"_time_limit", "time_limit", b"time_limit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_time_limit", b"_time_limit", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "dataset", b"dataset", "replay", b"replay", "time_limit", b"time_limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "dataset", b"dataset", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "replay", b"replay", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_dataset", b"_dataset"]) -> typing.Literal["dataset"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_replay", b"_replay"]) -> typing.Literal["replay"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_time_limit", b"_time_limit"]) -> typing.Literal["time_limit"] | None: ...
 
 Global___CampaignSpec: typing_extensions.TypeAlias = CampaignSpec

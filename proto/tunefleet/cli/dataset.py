@@ -1,0 +1,177 @@
+"""``tunefleet dataset``: measured trials as files, out of a coordinator and into it."""
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help stays fast.
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunefleet.cli.options import (
+    DEFAULT_LISTEN,
+    CoordinatorOption,
+    FormatOption,
+    OutputFormat,
+    connect,
+)
+
+app = typer.Typer(
+    help="Export measured trials as Parquet, take in others', and count them.",
+    no_args_is_help=True,
+)
+
+CampaignsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--campaign",
+        metavar="ID",
+        help="Only trials of this campaign; may be given several times.",
+        show_default=False,
+    ),
+]
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="Only trials for this target, in any spelling; may be given several times.",
+        show_default=False,
+    ),
+]
+DevicesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Only trials of this device; may be given several times.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def export(
+    *,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Where the files go; made if missing.", show_default=False
+        ),
+    ],
+    campaign: CampaignsOption = None,
+    target: TargetsOption = None,
+    device: DevicesOption = None,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features/--no-features",
+            help="Leaving features out makes a third less; an import can compute them again.",
+        ),
+    ] = True,
+    licence: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="Licence that the files name.", show_default=False),
+    ] = "",
+    description: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="A sentence on what it is.", show_default=False),
+    ] = "",
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Write stored trials to DIR: trials, workloads and devices as Parquet, and a data card.
+
+    \bExamples:
+      $ tunefleet dataset export my-trials
+      $ tunefleet dataset export my-trials --campaign squeezenet --licence CC-BY-4.0
+
+    With --format json, progress goes to stderr and one JSON object to stdout.
+    """
+    from tunefleet.cli.dataset_tables import stats_sheet
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.cli.watching import ActivityBar
+    from tunefleet.client.wording import size
+
+    as_json = output_format is OutputFormat.JSON
+    console = make_console(sys.stderr if as_json else sys.stdout)
+    with connect(coordinator) as fleet, ActivityBar(console) as bar:
+        exported = fleet.export_dataset(
+            folder,
+            campaigns=campaign or (),
+            targets=target or (),
+            devices=device or (),
+            features=features,
+            licence=licence,
+            description=description,
+            activity=bar.advance,
+            progress=lambda done, total: bar.advance(done / total, "fetching files"),
+        )
+    if as_json:
+        files = [str(path.absolute()) for path in exported.files]
+        print_json({"output_dir": str(folder.absolute()), "files": files, "stats": exported.stats})
+        return
+    console.print(stats_sheet(exported.stats))
+    console.print(f"Written to {folder.absolute()}:", style="bold")
+    for path in exported.files:
+        console.print(f"  {path.name}  ({size(path.stat().st_size)})")
+
+
+@app.command()
+def stats(
+    *,
+    place: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="A folder or file of trials to look at; what the coordinator has if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    campaign: CampaignsOption = None,
+    target: TargetsOption = None,
+    device: DevicesOption = None,
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Count trials by target, verdict and source, with the range of their latencies.
+
+    With DIR every row is checked as an import would, and no coordinator is needed.
+
+    \bExamples:
+      $ tunefleet dataset stats
+      $ tunefleet dataset stats my-trials --format json | jq .stats.verdicts
+    """
+    from tunefleet.cli.dataset_tables import about_sheet, refusals_text, stats_sheet
+    from tunefleet.cli.local_jobs import dataset_stats
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.client.datasets import DatasetStats
+    from tunefleet.errors import Reason, TuneFleetError
+
+    as_json = output_format is OutputFormat.JSON
+    if place is not None:
+        if campaign or target or device:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT,
+                "--campaign, --target and --device choose among a coordinator's trials, not DIR's",
+            )
+        raw = dataset_stats(place)
+        counted = DatasetStats.from_json(raw)
+        checked = {name: raw[name] for name in ("about", "rejected", "refusals")}
+        if as_json:
+            print_json({"stats": counted, **checked})
+            return
+        make_console().print(about_sheet(raw["about"]), stats_sheet(counted))
+        if raw["rejected"]:
+            make_console().print(refusals_text(raw["rejected"], raw["refusals"]))
+        return
+    with connect(coordinator) as fleet:
+        counted = fleet.dataset_stats(
+            campaigns=campaign or (), targets=target or (), devices=device or ()
+        )
+    if as_json:
+        print_json({"stats": counted})
+    else:
+        make_console().print(stats_sheet(counted))

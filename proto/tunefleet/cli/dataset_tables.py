@@ -1,0 +1,76 @@
+"""Counts of datasets, as rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunefleet.cli.tables import details, make_table
+from tunefleet.client.datasets import DatasetGroup, DatasetStats
+from tunefleet.client.wording import latency, short_target
+
+_SOURCES_SHOWN = 30
+_NUMBERS = ("trials", "with latency", "workloads", "fastest", "slowest")
+
+
+def stats_sheet(stats: DatasetStats) -> RenderableType:
+    """Show a dataset's counts."""
+    about = details(
+        ("trials", f"{stats.trials:,}"),
+        ("with a latency", f"{stats.measured:,}"),
+        ("with features", f"{stats.featured:,}"),
+        ("workloads", f"{stats.workloads:,}"),
+        ("latencies", f"{latency(stats.fastest_s)} to {latency(stats.slowest_s)}"),
+        ("verdicts", ", ".join(f"{k} {n:,}" for k, n in stats.verdicts.items()) or "none"),
+    )
+    if not stats.trials:
+        return about
+    devices = make_table("device", "CPU", "fingerprint", "trials", "workloads", right=_NUMBERS)
+    for d in stats.devices:
+        devices.add_row(d.name, d.cpu_model, d.fingerprint, f"{d.trials:,}", f"{d.workloads:,}")
+    left_out = len(stats.sources) - _SOURCES_SHOWN
+    return Group(
+        about,
+        Text(),
+        _groups("target", [(short_target(g.name), g) for g in stats.targets]),
+        _groups("source", [(g.name or "unknown", g) for g in stats.sources[:_SOURCES_SHOWN]]),
+        Text(f"and {left_out} sources more\n" if left_out > 0 else "", style="dim"),
+        devices,
+    )
+
+
+def about_sheet(about: Mapping[str, Any]) -> RenderableType:
+    """Show what a dataset's files say of themselves."""
+    made = datetime.fromtimestamp(about["created_unix_s"], UTC)
+    missing = [name for name in ("workloads", "devices") if not about[f"has_{name}"]]
+    return details(
+        ("description", about["description"] or "none"),
+        ("licence", about["licence"] or "none named"),
+        ("written", f"{made:%Y-%m-%d} by TuneFleet {about['release']}"),
+        ("feature schema", about["feature_schema"]),
+        ("missing tables", ", ".join(missing) or "none"),
+    )
+
+
+def refusals_text(rejected: int, refusals: Mapping[str, int]) -> Text:
+    """Say which rows an import would refuse, and why."""
+    lines = [f"An import would refuse {rejected:,} rows:"]
+    lines += [f"  {count:,}: {why}" for why, count in refusals.items()]
+    return Text("\n".join(lines), style="yellow")
+
+
+def _groups(what: str, groups: Sequence[tuple[str, DatasetGroup]]) -> Table:
+    table = make_table(what, *_NUMBERS, right=_NUMBERS)
+    for shown, g in groups:
+        counts = (g.trials, g.measured, g.workloads)
+        table.add_row(
+            shown,
+            *(f"{n:,}" for n in counts),
+            *(latency(s) for s in (g.fastest_s, g.slowest_s)),
+        )
+    return table

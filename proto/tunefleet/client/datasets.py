@@ -1,0 +1,176 @@
+"""Datasets: trials as files, from a coordinator and to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from tunefleet.client import blobs
+from tunefleet.client.connection import Connection
+from tunefleet.client.values import Artifact
+from tunefleet.v1 import campaign_pb2, dataset_service_pb2, dataset_service_pb2_grpc
+
+Activity = Callable[[float, str], None]
+"""Called with the share done (0 to 1) and what is being done."""
+
+EXPORT_DEADLINE_S = 4 * 3600.0
+"""Writing a million trials takes a quarter of an hour on a quiet machine."""
+
+FORMATS = {
+    "parquet": campaign_pb2.DATASET_FORMAT_PARQUET,
+    "metaschedule": campaign_pb2.DATASET_FORMAT_METASCHEDULE,
+}
+
+
+@dataclass(frozen=True)
+class DatasetGroup:
+    """Trials that have something in common. Latencies are seconds of one run."""
+
+    name: str
+    trials: int
+    measured: int
+    """Trials that have a latency."""
+    workloads: int
+    fastest_s: float | None
+    slowest_s: float | None
+
+
+@dataclass(frozen=True)
+class DatasetDevice:
+    """Trials of one hardware."""
+
+    device_id: str
+    name: str
+    fingerprint: str
+    cpu_model: str
+    trials: int
+    workloads: int
+
+
+@dataclass(frozen=True)
+class DatasetStats:
+    """Counts of a dataset."""
+
+    trials: int
+    measured: int
+    featured: int
+    """Trials that have features."""
+    workloads: int
+    fastest_s: float | None
+    slowest_s: float | None
+    verdicts: Mapping[str, int]
+    targets: tuple[DatasetGroup, ...]
+    """By canonical target."""
+    sources: tuple[DatasetGroup, ...]
+    """By network or family; a workload of several counts in each."""
+    devices: tuple[DatasetDevice, ...]
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> DatasetStats:
+        """Read what a job of the coordinator's counted."""
+        plain = {f: raw[f] for f in _PLAIN}
+        return cls(
+            **plain,
+            verdicts=raw["verdicts"],
+            targets=tuple(DatasetGroup(**g) for g in raw["targets"]),
+            sources=tuple(DatasetGroup(**g) for g in raw["sources"]),
+            devices=tuple(DatasetDevice(**d) for d in raw["devices"]),
+        )
+
+
+_PLAIN = ("trials", "measured", "featured", "workloads", "fastest_s", "slowest_s")
+
+
+@dataclass(frozen=True)
+class ExportedDataset:
+    """A dataset that was written and fetched."""
+
+    files: tuple[Path, ...]
+    stats: DatasetStats
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which trials are meant; nothing stands for any."""
+
+    campaigns: Sequence[str] = ()
+    """By id, an unambiguous beginning of it, or name."""
+    targets: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    """By name or id."""
+
+    def to_proto(self) -> dataset_service_pb2.TrialSelection:
+        """Make a message of it."""
+        return dataset_service_pb2.TrialSelection(
+            campaigns=self.campaigns, targets=self.targets, devices=self.devices
+        )
+
+
+def stats(connection: Connection, selection: Selection) -> DatasetStats:
+    """Count stored trials."""
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(connection.channel)
+    request = dataset_service_pb2.GetDatasetStatsRequest(selection=selection.to_proto())
+    return stats_from_proto(connection.call(stub.GetDatasetStats, request).stats)
+
+
+def export(
+    connection: Connection,
+    folder: Path,
+    request: dataset_service_pb2.ExportDatasetRequest,
+    activity: Activity | None = None,
+    progress: blobs.Progress | None = None,
+) -> ExportedDataset:
+    """Have trials written and fetch the files.
+
+    Raises:
+        TuneFleetError: the reason that the coordinator gave.
+    """
+    stub = dataset_service_pb2_grpc.DatasetServiceStub(connection.channel)
+    last = dataset_service_pb2.ExportDatasetResponse()
+    stream = stub.ExportDataset(request, timeout=EXPORT_DEADLINE_S)
+    try:
+        for last in stream:
+            if activity is not None:
+                activity(last.progress, last.activity)
+    except grpc.RpcError as e:
+        raise connection.error(e) from e
+    finally:
+        stream.cancel()  # type: ignore[no-untyped-call]
+    files = tuple(Artifact(f.path, f.digest, f.size_bytes) for f in last.files)
+    paths = blobs.download(connection, files, folder, progress)
+    return ExportedDataset(tuple(paths), stats_from_proto(last.stats))
+
+
+def stats_from_proto(message: dataset_service_pb2.DatasetStats) -> DatasetStats:
+    """Read counts."""
+    total = _group(message.total)
+    return DatasetStats(
+        trials=total.trials,
+        measured=total.measured,
+        featured=message.featured,
+        workloads=total.workloads,
+        fastest_s=total.fastest_s,
+        slowest_s=total.slowest_s,
+        verdicts=dict(sorted(message.verdicts.items(), key=lambda item: (-item[1], item[0]))),
+        targets=tuple(_group(g) for g in message.targets),
+        sources=tuple(_group(g) for g in message.sources),
+        devices=tuple(
+            DatasetDevice(d.device_id, d.name, d.fingerprint, d.cpu_model, d.trials, d.workloads)
+            for d in message.devices
+        ),
+    )
+
+
+def _group(message: dataset_service_pb2.DatasetGroup) -> DatasetGroup:
+    return DatasetGroup(
+        name=message.name,
+        trials=message.trials,
+        measured=message.measured,
+        workloads=message.workloads,
+        fastest_s=message.fastest_s if message.HasField("fastest_s") else None,
+        slowest_s=message.slowest_s if message.HasField("slowest_s") else None,
+    )
