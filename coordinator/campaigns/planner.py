@@ -18,6 +18,7 @@ from coordinator.campaigns.collecting import (
     choose_collecting_round,
 )
 from coordinator.campaigns.scheduler import Choice, choose_round
+from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
 from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
@@ -78,8 +79,27 @@ class LeasePlanner:
             await asyncio.to_thread(self._keep_benchmark, lease, results, error)
         self._bus.notify_campaign(lease.campaign_id)
 
+    async def round_done(self, lease: LeaseRecord) -> None:
+        """Judge the device by what its reference kernel took."""
+        async with self._deciding:
+            await asyncio.to_thread(self._judge_device, lease)
+
+    def _judge_device(self, lease: LeaseRecord) -> None:
+        now = self._clock()
+        self._store.note_canary(lease.lease_id, now)
+        device = self._store.get_device(lease.device_id)
+        key = TaskKey(lease.workload, lease.target, lease.fingerprint)
+        readings = self._store.canary_readings(lease.device_id, key, READINGS_USED)
+        judged = judge(readings, device.quarantine, now)
+        if judged != device.quarantine:
+            self._store.set_quarantine(lease.device_id, judged)
+            if judged is None:
+                log.info("device released", device=device.name)
+            else:
+                log.warning("device in quarantine", device=device.name, why=judged.reason)
+
     def _next_lease(self, device: DeviceRecord) -> Lease | None:
-        if not device.ready:
+        if not device.ready or device.is_quarantined(self._clock()):
             return None
         finishing = self._store.list_campaigns([CampaignState.FINISHING])
         for campaign in reversed(finishing):

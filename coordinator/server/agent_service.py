@@ -169,6 +169,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
             key = TaskKey(lease.workload, lease.target, lease.fingerprint)
             await asyncio.to_thread(self._store.mark_exhausted, lease.campaign_id, key)
+        if lease.kind is LeaseKind.ROUND:
+            await self._planner.round_done(lease)
         self._bus.notify_campaign(lease.campaign_id)
         self._bus.notify_work()
         return pb.CompleteLeaseResponse()

@@ -171,7 +171,7 @@ def _make_server(
         CampaignService(core.store, core.blobs, core.bus, core.clock), server
     )
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
-        DeviceService(core.store, core.clock), server
+        DeviceService(core.store, core.bus, core.clock), server
     )
     user_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core.store), server)
     exporter = Exporter(core.store, core.blobs, core.home, core.database_url)

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from coordinator.server.bus import Bus
 from coordinator.server.messages import device_message
 from coordinator.server.selectors import select
 from coordinator.state.store import Store
@@ -23,8 +24,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
     """Shows devices."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: Store, bus: Bus, clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._bus = bus
         self._clock = clock
 
     async def ListDevices(
@@ -42,3 +44,15 @@ class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
         """Return one device, by id or by name."""
         device = await asyncio.to_thread(self._store.get_device, request.device)
         return pb.GetDeviceResponse(device=device_message(device, self._clock()))
+
+    async def ReleaseDevice(
+        self, request: pb.ReleaseDeviceRequest, context: _Context
+    ) -> pb.ReleaseDeviceResponse:
+        """Let a device have work again at once."""
+        device = await asyncio.to_thread(self._store.get_device, request.device)
+        await asyncio.to_thread(self._store.set_quarantine, device.device_id, None)
+        if request.forget_history:
+            await asyncio.to_thread(self._store.forget_canary, device.device_id)
+        self._bus.notify_work()
+        device = await asyncio.to_thread(self._store.get_device, device.device_id)
+        return pb.ReleaseDeviceResponse(device=device_message(device, self._clock()))

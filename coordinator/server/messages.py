@@ -30,9 +30,11 @@ def is_online(device: DeviceRecord, now: float) -> bool:
 def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:
     """Make a message of a device."""
     state = device_pb2.DEVICE_STATE_ONLINE if device.ready else device_pb2.DEVICE_STATE_PROFILING
+    if device.is_quarantined(now):
+        state = device_pb2.DEVICE_STATE_QUARANTINED
     if not is_online(device, now):
         state = device_pb2.DEVICE_STATE_OFFLINE
-    return device_pb2.Device(
+    message = device_pb2.Device(
         device_id=device.device_id,
         name=device.name,
         fingerprint=device.fingerprint,
@@ -44,6 +46,11 @@ def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:
         trials=device.trials,
         agent_version=device.agent_version,
     )
+    if device.quarantine is not None:
+        message.quarantine.reason = device.quarantine.reason
+        message.quarantine.since.CopyFrom(timestamp(device.quarantine.since_unix_s))
+        message.quarantine.until.CopyFrom(timestamp(device.quarantine.until_unix_s))
+    return message
 
 
 def model_message(model: ModelVersionRecord, current: str) -> user_service_pb2.ModelVersion:
@@ -125,7 +132,7 @@ def campaign_message(view: CampaignView, *, with_tasks: bool = True) -> campaign
         model_version=view.model_version,
         tuning_time=duration(view.tuning_s()),
         eta=None if eta_s is None else duration(eta_s),
-        activity=campaign.activity,
+        activity=campaign.activity or _waiting_for(view),
         artifact_dir=campaign.artifact_dir,
     )
     if campaign.ended_at_unix_s is not None:
@@ -134,6 +141,21 @@ def campaign_message(view: CampaignView, *, with_tasks: bool = True) -> campaign
         message.error.reason = campaign.error_reason
         message.error.message = campaign.error_message
     return message
+
+
+def _waiting_for(view: CampaignView) -> str:
+    """Say why nothing moves where all devices of a campaign rest in quarantine."""
+    if view.campaign.state is not CampaignState.TUNING:
+        return ""
+    chosen = [
+        d
+        for d in select(view.campaign.spec.device_selector, view.devices)
+        if is_online(d, view.now)
+    ]
+    if not chosen or not all(d.is_quarantined(view.now) for d in chosen):
+        return ""
+    names = ", ".join(d.name for d in chosen)
+    return f"waiting for {names}, in quarantine: see `tunefleet devices show {chosen[0].name}`"
 
 
 def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:

@@ -23,6 +23,9 @@ class Planner(Protocol):
     ) -> None:
         """Keep what a benchmark found. May be called again for a lease, when an agent repeats."""
 
+    async def round_done(self, lease: LeaseRecord) -> None:
+        """Take note that a round has ended, its trials being stored. May be called again."""
+
 
 class NoWork:
     """A planner for a coordinator that only keeps state."""
@@ -34,4 +37,7 @@ class NoWork:
     async def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
+        """Forget it."""
+
+    async def round_done(self, lease: LeaseRecord) -> None:
         """Forget it."""

@@ -11,6 +11,18 @@ from tunefleet.trials import Trial
 
 
 @dataclass(frozen=True)
+class Quarantine:
+    """Keeps work from a device that strayed from its own history."""
+
+    reason: str
+    since_unix_s: float
+    until_unix_s: float
+    """When it gets a round again, on probation."""
+    strikes: int = 1
+    """Times in a row that it was found astray."""
+
+
+@dataclass(frozen=True)
 class DeviceRecord:
     """One agent on one machine."""
 
@@ -25,6 +37,7 @@ class DeviceRecord:
     trials: int = 0
     imported: bool = False
     """Known from a dataset alone: no agent of it ever registered here, and it gets no work."""
+    quarantine: Quarantine | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -35,6 +48,10 @@ class DeviceRecord:
     def ready(self) -> bool:
         """Whether the device has measured itself, without which it gets no work."""
         return self.profile.measured is not None
+
+    def is_quarantined(self, now: float) -> bool:
+        """Whether it gets no work at a time, in seconds since 1970."""
+        return self.quarantine is not None and now < self.quarantine.until_unix_s
 
 
 class CampaignState(StrEnum):

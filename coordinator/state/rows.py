@@ -21,6 +21,7 @@ from coordinator.state.records import (
     LeaseRecord,
     LeaseState,
     ModelVersionRecord,
+    Quarantine,
 )
 from tunefleet.devices import DeviceProfile
 
@@ -72,6 +73,7 @@ def device_record(row: RowMapping) -> DeviceRecord:
         last_seen_unix_s=row["last_seen"],
         trials=row["trials"],
         imported=row["imported"],
+        quarantine=None if row["quarantine"] is None else Quarantine(**row["quarantine"]),
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, delete, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
-from coordinator.state.records import DeviceRecord
+from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
 from coordinator.state.rows import device_record, device_values
 from coordinator.state.store import Store
-from coordinator.state.tables import device_profiles, devices
+from coordinator.state.tables import canary_readings, device_profiles, devices, leases, trials
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -59,6 +61,59 @@ class SqlDevices(Store):
         with self._db.read() as connection:
             rows = connection.execute(select(devices).order_by(devices.c.name)).mappings()
             return [device_record(row) for row in rows]
+
+    def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
+        stored = null() if quarantine is None else asdict(quarantine)
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(devices).where(devices.c.device_id == device_id).values(quarantine=stored)
+            )
+        if changed.rowcount == 0:
+            raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"no device has the id {device_id!r}")
+
+    def note_canary(self, lease_id: str, now: float) -> None:
+        with self._db.write() as connection:
+            lease = connection.execute(
+                select(leases.c.device_id, leases.c.fingerprint, leases.c.target).where(
+                    leases.c.lease_id == lease_id
+                )
+            ).first()
+            noted = select(canary_readings.c.seq).where(canary_readings.c.lease_id == lease_id)
+            if lease is None or connection.execute(noted).first() is not None:
+                return
+            conditions = connection.execute(
+                select(trials.c.conditions).where(trials.c.lease_id == lease_id)
+            ).scalars()
+            found = [c["canary_s"] for c in conditions if c.get("canary_s")]
+            if found:
+                connection.execute(
+                    insert(canary_readings).values(
+                        **lease._mapping,
+                        lease_id=lease_id,
+                        taken_at=now,
+                        canary_s=statistics.median(found),
+                    )
+                )
+
+    def canary_readings(self, device_id: str, key: TaskKey, limit: int) -> list[float]:
+        query = (
+            select(canary_readings.c.canary_s)
+            .where(
+                canary_readings.c.device_id == device_id,
+                canary_readings.c.fingerprint == key.fingerprint,
+                canary_readings.c.target == key.target,
+            )
+            .order_by(canary_readings.c.seq.desc())
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return list(connection.execute(query).scalars())[::-1]
+
+    def forget_canary(self, device_id: str) -> None:
+        with self._db.write() as connection:
+            connection.execute(
+                delete(canary_readings).where(canary_readings.c.device_id == device_id)
+            )
 
 
 def _put_profile(connection: Connection, device: DeviceRecord, values: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from coordinator.state.records import (
     LeaseState,
     ModelVersionRecord,
     ProfileRecord,
+    Quarantine,
     TaskKey,
     TaskProgress,
     TaskRecord,
@@ -79,6 +80,26 @@ class Store(ABC):
     @abstractmethod
     def list_devices(self) -> list[DeviceRecord]:
         """Return all devices, by name."""
+
+    @abstractmethod
+    def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
+        """Keep work from a device, or let it have work again. Raises DEVICE_UNKNOWN."""
+
+    @abstractmethod
+    def note_canary(self, lease_id: str, now: float) -> None:
+        """Add to a device's history what its reference kernel took during a round.
+
+        That is the median over the round's trials; a round without a reading, or whose reading
+        was noted before, adds nothing.
+        """
+
+    @abstractmethod
+    def canary_readings(self, device_id: str, key: TaskKey, limit: int) -> list[float]:
+        """Return a device's last readings for a task's target and hardware, oldest first."""
+
+    @abstractmethod
+    def forget_canary(self, device_id: str) -> None:
+        """Forget a device's history of readings."""
 
     # Campaigns
 

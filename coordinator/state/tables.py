@@ -84,6 +84,21 @@ devices = Table(
     Column("last_seen", Double, nullable=False),
     Column("trials", BigInteger, nullable=False),
     Column("imported", Boolean, nullable=False, server_default=false()),
+    Column("quarantine", JsonText),
+)
+
+# What a device's reference kernel took in each round: its history, which it is judged by.
+canary_readings = Table(
+    "canary_readings",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("device_id", ForeignKey("devices.device_id"), nullable=False),
+    Column("fingerprint", String, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("lease_id", ForeignKey("leases.lease_id"), nullable=False, unique=True),
+    Column("taken_at", Double, nullable=False),
+    Column("canary_s", Double, nullable=False),
+    Index("ix_canary_readings_device", "device_id", "fingerprint", "target", "seq"),
 )
 
 # What a device was when it measured: an agent's home may move to another machine.

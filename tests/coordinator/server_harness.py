@@ -39,7 +39,11 @@ class ListPlanner:
 
     works: list[RoundSpec | BenchmarkSpec] = field(default_factory=list)
     benchmarks: list[tuple[str, list[BenchmarkResult], str]] = field(default_factory=list)
+    rounds: list[str] = field(default_factory=list)
     core: Core | None = None
+
+    async def round_done(self, lease: LeaseRecord) -> None:
+        self.rounds.append(lease.lease_id)
 
     async def next_lease(self, device: DeviceRecord) -> Lease | None:
         assert self.core is not None

@@ -11,7 +11,7 @@ import pytest
 from server_harness import PATIENCE_S, Server, failure_of, running_server
 from store_samples import FINGERPRINT, KEY, NOW, OTHER_KEY, campaign, lease, model, task, trial
 
-from coordinator.state.records import CampaignState, GroupRecord, LeaseState
+from coordinator.state.records import CampaignState, GroupRecord, LeaseState, Quarantine
 from tunefleet.conversions import duration, seconds
 from tunefleet.v1 import campaign_pb2, device_pb2
 from tunefleet.v1 import user_service_pb2 as pb
@@ -228,6 +228,67 @@ class TestWatching:
     async def test_an_unknown_campaign_cannot_be_watched(self, server: Server) -> None:
         stream = server.campaigns.WatchCampaign(pb.WatchCampaignRequest(campaign_id="c-1"))
         assert (await failure_of(stream.read())).reason == "CAMPAIGN_UNKNOWN"
+
+
+class TestCollections:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"families": ["conv9d"], "workloads": 5, "trials_per_task": 4},
+            {"families": ["dense"], "trials_per_task": 4},
+            {"families": ["dense"], "workloads": 5},
+            {"trials_per_task": 4},
+            {"families": ["dense"], "workloads": 10**6, "trials_per_task": 4},
+            {"model_digest": "0" * 64, "trials_per_task": -1},
+        ],
+    )
+    async def test_what_cannot_be_collected_is_refused(
+        self, fleet: Server, changes: dict[str, Any]
+    ) -> None:
+        collect = campaign_pb2.CAMPAIGN_PURPOSE_COLLECT
+        asked = {"model_digest": "", "name": "some", "purpose": collect} | changes
+        assert (await failure_of(create(fleet, **asked))).reason == "INVALID_ARGUMENT"
+        assert fleet.core.store.list_campaigns() == []
+
+    async def test_families_cannot_be_tuned(self, fleet: Server) -> None:
+        assert (await failure_of(create(fleet, families=["dense"]))).reason == "INVALID_ARGUMENT"
+
+    async def test_a_collection_of_families_needs_no_model(self, fleet: Server) -> None:
+        made = await create(
+            fleet,
+            name="some",
+            model_digest="",
+            model_filename="",
+            purpose=campaign_pb2.CAMPAIGN_PURPOSE_COLLECT,
+            families=["dense", "dense"],
+            workloads=5,
+            trials_per_task=4,
+        )
+        stored = fleet.core.store.get_campaign(made.campaign_id).spec
+        assert (stored.families, stored.workloads) == (("dense",), 5)
+
+
+class TestQuarantine:
+    async def test_it_is_shown_and_ended(self, fleet: Server) -> None:
+        store, now = fleet.core.store, fleet.core.clock()
+        store.set_quarantine("id-nuc", Quarantine("slow", now, now + 60))
+        shown = (await fleet.devices.GetDevice(pb.GetDeviceRequest(device="nuc"))).device
+        assert shown.state == device_pb2.DEVICE_STATE_QUARANTINED
+        assert shown.quarantine.reason == "slow"
+        request = pb.ReleaseDeviceRequest(device="nuc")
+        released = (await fleet.devices.ReleaseDevice(request)).device
+        assert released.state == device_pb2.DEVICE_STATE_ONLINE
+        assert not released.HasField("quarantine")
+
+    async def test_a_campaign_says_that_it_waits_for_it(self, fleet: Server) -> None:
+        store, now = fleet.core.store, fleet.core.clock()
+        store.create_campaign(campaign(), "")
+        store.set_quarantine("id-nuc", Quarantine("slow", now, now + 60))
+        request = pb.GetCampaignRequest(campaign_id="c-1")
+        assert (await fleet.campaigns.GetCampaign(request)).campaign.activity == ""
+        store.set_quarantine("id-pi4", Quarantine("slow", now, now + 60))
+        activity = (await fleet.campaigns.GetCampaign(request)).campaign.activity
+        assert "waiting for nuc, pi4, in quarantine" in activity
 
 
 class TestDevicesAndModels:

@@ -139,6 +139,7 @@ class InMemoryFleet(
     watched: list[list[campaign_pb2.Campaign]] = field(default_factory=list)
     """What each watch streams before it breaks, first watch first; later ones stay silent."""
     created: list[user_service_pb2.CreateCampaignRequest] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
     uploads: int = 0
     unavailable: int = 0
     """Calls of ListDevices to fail before one succeeds."""
@@ -226,6 +227,15 @@ class InMemoryFleet(
         for device in self.devices:
             if request.device in (device.name, device.device_id):
                 return user_service_pb2.GetDeviceResponse(device=device)
+        return abort(context, Reason.DEVICE_UNKNOWN, f"no device is called {request.device}")
+
+    def ReleaseDevice(self, request, context):  # noqa: N802
+        for device in self.devices:
+            if request.device in (device.name, device.device_id):
+                device.ClearField("quarantine")
+                device.state = device_pb2.DEVICE_STATE_ONLINE
+                self.forgotten += [device.name] if request.forget_history else []
+                return user_service_pb2.ReleaseDeviceResponse(device=device)
         return abort(context, Reason.DEVICE_UNKNOWN, f"no device is called {request.device}")
 
     def ListModelVersions(self, request, context):  # noqa: N802

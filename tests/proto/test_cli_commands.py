@@ -22,7 +22,7 @@ from in_memory_fleet import (
 )
 
 from tunefleet.errors import Reason
-from tunefleet.v1 import campaign_pb2, user_service_pb2
+from tunefleet.v1 import campaign_pb2, device_pb2, user_service_pb2
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -153,6 +153,48 @@ def test_device_sheet_has_units_and_says_what_is_unknown(cli):
     assert "101.5 GFLOP/s" in sheet
     assert "1 MiB" in sheet
     assert values["parallel loop start"].endswith("unknown")
+
+
+def test_a_quarantine_is_explained_and_can_be_ended(cli, state):
+    (device,) = state.devices
+    device.state = device_pb2.DEVICE_STATE_QUARANTINED
+    device.quarantine.reason = "its reference kernel took 4 ms"
+    assert "quarantined" in cli("devices", "list").stdout
+    assert "its reference kernel took 4 ms" in cli("devices", "show", "box").stdout
+    told = stdout_json(cli("devices", "show", "box", "--format", "json"))["device"]["quarantine"]
+    assert told["reason"] == "its reference kernel took 4 ms"
+
+    assert cli("devices", "release", "nope").returncode == Reason.DEVICE_UNKNOWN.value.exit_code
+    assert "Device box is online." in cli("devices", "release", "box", "--forget").stdout
+    assert state.forgotten == ["box"]
+    assert "kernel" not in cli("devices", "show", "box").stdout.replace("kernel   ", "")
+
+
+def test_collect_asks_for_what_was_said(cli, state, model):
+    done = cli(
+        *("collect", str(model), "--families", "dense,conv1d", "--workloads", "7"),
+        *("--per-task", "5", "--target", "llvm -mcpu=haswell", "--target", "llvm -mcpu=znver4"),
+        *("--seed", "3", "--detach", "--format", "json"),
+    )
+    assert len(stdout_json(done)["campaigns"]) == 2
+    of_model, of_families = (request.spec for request in state.created)
+    assert (of_model.model_filename, list(of_model.families)) == ("net.onnx", [])
+    assert (list(of_families.families), of_families.workloads) == (["dense", "conv1d"], 7)
+    for spec in (of_model, of_families):
+        assert spec.purpose == campaign_pb2.CAMPAIGN_PURPOSE_COLLECT
+        assert (spec.trials_per_task, spec.seed) == (5, 3)
+        assert len(spec.targets) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "nothing to collect from"), (("--families", "conv9d"), "no family conv9d")],
+)
+def test_collect_says_what_is_missing(cli, state, arguments, message):
+    done = cli("collect", *arguments)
+    assert done.returncode == Reason.INVALID_ARGUMENT.value.exit_code
+    assert message in done.stderr
+    assert state.created == []
 
 
 def test_models_as_json_and_for_people(cli, state):

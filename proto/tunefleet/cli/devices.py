@@ -16,7 +16,7 @@ from tunefleet.cli.options import (
     connect,
 )
 
-app = typer.Typer(help="List devices and show what they are.", no_args_is_help=True)
+app = typer.Typer(help="List devices, show what they are, end a quarantine.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -80,3 +80,40 @@ def show(
         print_json({"device": found})
     else:
         make_console().print(device_details(found))
+
+
+@app.command()
+def release(
+    device: Annotated[
+        str, typer.Argument(metavar="NAME", help="The device's name or id.", show_default=False)
+    ],
+    forget: Annotated[
+        bool,
+        typer.Option(
+            "--forget",
+            help="Also forget its history: what its reference kernel takes now is normal.",
+        ),
+    ] = False,
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """End a device's quarantine at once.
+
+    \bA device rests in quarantine when a fixed reference kernel, timed beside every candidate,
+    strays by a quarter from the device's own history in three rounds: what it measures then
+    would not fit what it measured before. It gets a round again after a while and is released
+    by itself when that is normal. `tunefleet-agent doctor`, run on it, may know the cause.
+
+    \bExamples:
+      $ tunefleet devices show pi-4
+      $ tunefleet devices release pi-4
+      $ tunefleet devices release pi-4 --forget    after its fan was replaced
+    """
+    from tunefleet.cli.output import make_console, print_json
+
+    with connect(coordinator) as fleet:
+        found = fleet.release(device, forget_history=forget)
+    if output_format is OutputFormat.JSON:
+        print_json({"device": found})
+    else:
+        make_console().print(f"Device {found.name} is {found.state}.")

@@ -25,6 +25,7 @@ STATE_STYLES = {
     "online": "bold green",
     "offline": "red",
     "profiling": "cyan",
+    "quarantined": "bold yellow",
 }
 
 _JUDGED_BY = {
@@ -132,6 +133,7 @@ def device_details(device: Device) -> RenderableType:
         ("name", device.name),
         ("id", device.device_id),
         ("state", state_text(device.state)),
+        ("quarantine", _quarantine(device)),
         ("last seen", ago(device.last_seen)),
         ("trials", f"{device.trials:,}"),
         ("labels", ", ".join(f"{k}={v}" for k, v in device.labels.items()) or "none"),
@@ -160,6 +162,15 @@ def device_details(device: Device) -> RenderableType:
     )
     return Group(
         about, _heading("Hardware"), hardware, _heading("Measured"), _measured(profile.measured)
+    )
+
+
+def _quarantine(device: Device) -> str:
+    if device.quarantine is None:
+        return "none"
+    until = f"{device.quarantine.until.astimezone():%H:%M:%S}"
+    return f"since {ago(device.quarantine.since)}, tried again at {until}: " + (
+        device.quarantine.reason
     )
 
 

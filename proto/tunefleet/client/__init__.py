@@ -26,6 +26,7 @@ from tunefleet.client.values import (
     DeviceState,
     Failure,
     ModelVersion,
+    Quarantine,
     TargetStatus,
     TaskStatus,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ExportedDataset",
     "Failure",
     "ModelVersion",
+    "Quarantine",
     "Reason",
     "TargetStatus",
     "TaskStatus",

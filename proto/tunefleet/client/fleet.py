@@ -246,6 +246,23 @@ class TuneFleet:
         )
         return datasets.export(self._connection, Path(folder), request, activity, progress)
 
+    def release(self, name: str, *, forget_history: bool = False) -> Device:
+        """End a device's quarantine.
+
+        Args:
+            name: its name or id.
+            forget_history: take what its reference kernel takes now as normal from now on.
+
+        Raises:
+            TuneFleetError: DEVICE_UNKNOWN.
+        """
+        response = self._connection.call(
+            self._devices.ReleaseDevice,
+            user_service_pb2.ReleaseDeviceRequest(device=name, forget_history=forget_history),
+            not_found=Reason.DEVICE_UNKNOWN,
+        )
+        return device_from_proto(response.device)
+
     def models(self) -> Listing[ModelVersion]:
         """Return all versions of the cost model, newest first."""
         response = self._connection.call(

@@ -15,6 +15,7 @@ from tunefleet.client.values import (
     DeviceState,
     Failure,
     ModelVersion,
+    Quarantine,
     TargetStatus,
     TaskStatus,
 )
@@ -87,6 +88,13 @@ def device_from_proto(message: device_pb2.Device) -> Device:
         last_seen=_moment(message.last_seen),
         agent_version=message.agent_version,
         profile=profile_from_proto(message.profile),
+        quarantine=Quarantine(
+            message.quarantine.reason,
+            _moment(message.quarantine.since),
+            _moment(message.quarantine.until),
+        )
+        if message.HasField("quarantine")
+        else None,
     )
 
 

@@ -46,6 +46,7 @@ class DeviceState(StrEnum):
     ONLINE = "online"
     OFFLINE = "offline"
     PROFILING = "profiling"
+    QUARANTINED = "quarantined"
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,16 @@ class CampaignStatus:
 
 
 @dataclass(frozen=True)
+class Quarantine:
+    """Why a device gets no work: it strayed from its own history."""
+
+    reason: str
+    since: datetime
+    until: datetime
+    """When it gets a round again, to see whether it has recovered."""
+
+
+@dataclass(frozen=True)
 class Device:
     """One agent on one machine."""
 
@@ -224,6 +235,7 @@ class Device:
     last_seen: datetime
     agent_version: str
     profile: DeviceProfile
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True)

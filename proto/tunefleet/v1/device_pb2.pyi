@@ -34,6 +34,8 @@ class _DeviceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The agent has not been heard of for longer than its heartbeat allows."""
     DEVICE_STATE_PROFILING: _DeviceState.ValueType  # 3
     """The agent is connected and still measuring its profile; it gets no work yet."""
+    DEVICE_STATE_QUARANTINED: _DeviceState.ValueType  # 4
+    """The agent is connected, but strayed from its own history; it gets no work for a while."""
 
 class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper):
     """DeviceState says whether work can be sent to a device."""
@@ -46,6 +48,8 @@ DEVICE_STATE_OFFLINE: DeviceState.ValueType  # 2
 """The agent has not been heard of for longer than its heartbeat allows."""
 DEVICE_STATE_PROFILING: DeviceState.ValueType  # 3
 """The agent is connected and still measuring its profile; it gets no work yet."""
+DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 4
+"""The agent is connected, but strayed from its own history; it gets no work for a while."""
 Global___DeviceState: typing_extensions.TypeAlias = DeviceState
 
 @typing.final
@@ -251,6 +255,37 @@ class DeviceProfile(google.protobuf.message.Message):
 Global___DeviceProfile: typing_extensions.TypeAlias = DeviceProfile
 
 @typing.final
+class Quarantine(google.protobuf.message.Message):
+    """Quarantine keeps work from a device whose measurements cannot be trusted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """What it strayed by, for people."""
+    @property
+    def since(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @property
+    def until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the device gets a round again, to see whether it has recovered."""
+
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        since: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["since", b"since", "until", b"until"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "since", b"since", "until", b"until"]) -> None: ...
+
+Global___Quarantine: typing_extensions.TypeAlias = Quarantine
+
+@typing.final
 class Device(google.protobuf.message.Message):
     """Device is one agent on one machine, as the coordinator knows it."""
 
@@ -282,6 +317,7 @@ class Device(google.protobuf.message.Message):
     LAST_SEEN_FIELD_NUMBER: builtins.int
     TRIALS_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
+    QUARANTINE_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """Stable id that the agent keeps in its home folder."""
     name: builtins.str
@@ -308,6 +344,10 @@ class Device(google.protobuf.message.Message):
     def last_seen(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the coordinator last heard of it."""
 
+    @property
+    def quarantine(self) -> Global___Quarantine:
+        """Why it gets no work; absent where it does."""
+
     def __init__(
         self,
         *,
@@ -321,8 +361,10 @@ class Device(google.protobuf.message.Message):
         last_seen: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         trials: builtins.int = ...,
         agent_version: builtins.str = ...,
+        quarantine: Global___Quarantine | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["last_seen", b"last_seen", "profile", b"profile"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "device_id", b"device_id", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "profile", b"profile", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "last_seen", b"last_seen", "profile", b"profile", "quarantine", b"quarantine"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "agent_version", b"agent_version", "device_id", b"device_id", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "profile", b"profile", "quarantine", b"quarantine", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_quarantine", b"_quarantine"]) -> typing.Literal["quarantine"] | None: ...
 
 Global___Device: typing_extensions.TypeAlias = Device

@@ -373,6 +373,49 @@ class GetDeviceResponse(google.protobuf.message.Message):
 Global___GetDeviceResponse: typing_extensions.TypeAlias = GetDeviceResponse
 
 @typing.final
+class ReleaseDeviceRequest(google.protobuf.message.Message):
+    """ReleaseDeviceRequest names a device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    FORGET_HISTORY_FIELD_NUMBER: builtins.int
+    device: builtins.str
+    """Its id or name."""
+    forget_history: builtins.bool
+    """Also forget what its reference kernel took so far: what it takes now is normal from now on."""
+    def __init__(
+        self,
+        *,
+        device: builtins.str = ...,
+        forget_history: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "forget_history", b"forget_history"]) -> None: ...
+
+Global___ReleaseDeviceRequest: typing_extensions.TypeAlias = ReleaseDeviceRequest
+
+@typing.final
+class ReleaseDeviceResponse(google.protobuf.message.Message):
+    """ReleaseDeviceResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    @property
+    def device(self) -> tunefleet.v1.device_pb2.Device:
+        """The device."""
+
+    def __init__(
+        self,
+        *,
+        device: tunefleet.v1.device_pb2.Device | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["device", b"device"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device"]) -> None: ...
+
+Global___ReleaseDeviceResponse: typing_extensions.TypeAlias = ReleaseDeviceResponse
+
+@typing.final
 class ModelVersion(google.protobuf.message.Message):
     """ModelVersion is one trained cost model."""
 

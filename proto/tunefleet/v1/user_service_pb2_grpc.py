@@ -385,6 +385,11 @@ class DeviceServiceStub:
                 request_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetDeviceRequest.SerializeToString,
                 response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetDeviceResponse.FromString,
                 _registered_method=True)
+        self.ReleaseDevice = channel.unary_unary(
+                '/tunefleet.v1.DeviceService/ReleaseDevice',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -405,6 +410,13 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseDevice(self, request, context):
+        """ReleaseDevice ends a device's quarantine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -417,6 +429,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.GetDevice,
                     request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetDeviceRequest.FromString,
                     response_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetDeviceResponse.SerializeToString,
+            ),
+            'ReleaseDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseDevice,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -474,6 +491,33 @@ class DeviceService:
             '/tunefleet.v1.DeviceService/GetDevice',
             tunefleet_dot_v1_dot_user__service__pb2.GetDeviceRequest.SerializeToString,
             tunefleet_dot_v1_dot_user__service__pb2.GetDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.DeviceService/ReleaseDevice',
+            tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.FromString,
             options,
             channel_credentials,
             insecure,

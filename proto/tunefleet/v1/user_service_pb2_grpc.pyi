@@ -349,7 +349,23 @@ _DeviceServiceGetDeviceType = typing_extensions.TypeVar(
     ],
 )
 
-class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceServiceGetDeviceType]):
+_DeviceServiceReleaseDeviceType = typing_extensions.TypeVar(
+    '_DeviceServiceReleaseDeviceType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+        tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+        tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+        tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+    ],
+)
+
+class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceServiceGetDeviceType, _DeviceServiceReleaseDeviceType]):
     """DeviceService tells of devices."""
 
     @typing.overload
@@ -361,6 +377,10 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
         grpc.UnaryUnaryMultiCallable[
             tunefleet.v1.user_service_pb2.GetDeviceRequest,
             tunefleet.v1.user_service_pb2.GetDeviceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+            tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -374,6 +394,10 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
             tunefleet.v1.user_service_pb2.GetDeviceRequest,
             tunefleet.v1.user_service_pb2.GetDeviceResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+            tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListDevices: _DeviceServiceListDevicesType
@@ -381,6 +405,9 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
 
     GetDevice: _DeviceServiceGetDeviceType
     """GetDevice returns one, by id or by name."""
+
+    ReleaseDevice: _DeviceServiceReleaseDeviceType
+    """ReleaseDevice ends a device's quarantine."""
 
 DeviceServiceAsyncStub: typing_extensions.TypeAlias = DeviceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -390,6 +417,10 @@ DeviceServiceAsyncStub: typing_extensions.TypeAlias = DeviceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         tunefleet.v1.user_service_pb2.GetDeviceRequest,
         tunefleet.v1.user_service_pb2.GetDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+        tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
     ],
 ]
 
@@ -411,6 +442,14 @@ class DeviceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[tunefleet.v1.user_service_pb2.GetDeviceResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.GetDeviceResponse]]:
         """GetDevice returns one, by id or by name."""
+
+    @abc.abstractmethod
+    def ReleaseDevice(
+        self,
+        request: tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.ReleaseDeviceResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.ReleaseDeviceResponse]]:
+        """ReleaseDevice ends a device's quarantine."""
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
