@@ -39,8 +39,8 @@ def live(request: BuildRequest, channel: Channel) -> None:
 
     Sends ``{"phase": "built", "build_s", "build_cpu_s"}``. When ``{"best_s", "usual_s"}`` has come
     (the best latency known and the canary's usual reading, or null) it sends ``{"phase": "ran",
-    "run_s", "load": {...} or null}`` with the fields of ``Sampled`` and, in it, of ``Load``. In place of either it may send ``{"phase": "failed",
-    "error", "out_of_memory"}``.
+    "run_s", "load": {...} or null}`` with the fields of ``Sampled`` and, in it, of ``Load``. In
+    place of either it may send ``{"phase": "failed", "error", "out_of_memory"}``.
     """
     # It lives for a second at most, and collecting would copy the pages it shares.
     gc.disable()
@@ -61,7 +61,9 @@ def live(request: BuildRequest, channel: Channel) -> None:
         channel.send({"phase": "failed", "error": error, "out_of_memory": False})
 
 
-def _run(request: BuildRequest, loaded: Any, inputs: list[Any], go: dict[str, Any]) -> Any:
+def _run(
+    request: BuildRequest, loaded: Any, inputs: list[Any], go: dict[str, Any]
+) -> dict[str, Any]:
     load = ForeignLoad()
     began = time.monotonic()
     timer = Timer(loaded, inputs, request.policy)
@@ -72,10 +74,11 @@ def _run(request: BuildRequest, loaded: Any, inputs: list[Any], go: dict[str, An
     )
     sampled = Sampling(request.policy, tools, go["best_s"], go["usual_s"]).run()
     run_s = time.monotonic() - began
+    met = load.read()
     return {
         **asdict(sampled),
         "run_s": run_s,
-        "load": asdict(now) if (now := load.read()) else None,
+        "load": None if met is None else asdict(met),
     }
 
 

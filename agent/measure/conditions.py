@@ -16,7 +16,7 @@ from tunefleet.trials import Conditions
 # What drivers of CPU temperature sensors are called: Intel, AMD, ARM boards, at last ACPI.
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "soc_thermal", "acpitz")
 
-_SCHEDSTAT = Path("/proc/self/schedstat")
+_THREADS = Path("/proc/self/task")
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -68,10 +68,9 @@ def waited_s() -> float:
     matters: a thread stood ready and did not run. 0 where the kernel does not tell.
     """
     waited = 0
-    for thread in os.listdir("/proc/self/task") if _SCHEDSTAT.exists() else ():
+    for thread in _THREADS.iterdir() if _THREADS.exists() else ():
         try:
-            with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:  # noqa: PTH123 (fast)
-                waited += int(file.read().split()[1])
+            waited += int((thread / "schedstat").read_bytes().split()[1])
         except (OSError, IndexError, ValueError):
             continue
     return waited / 1e9

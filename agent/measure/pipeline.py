@@ -18,7 +18,8 @@ from agent.measure.candidate import BuildRequest, live
 from agent.measure.conditions import read_conditions
 from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, better, shorten_error
-from agent.measure.sandbox import Sandbox, kill_strays, mentions_memory
+from agent.measure.sandbox import Sandbox, TooManyProcessesError, mentions_memory
+from agent.measure.strays import kill_strays
 from agent.measure.throttle import ThrottleSensor, why_throttled
 from agent.measure.verdicts import Findings, judge
 from tunefleet.leases import MeasurePolicy
@@ -204,6 +205,9 @@ class _Line:
         except TimeoutError:
             candidate.sandbox.kill()
             return candidate.outcome(Verdict.TIMEOUT, f"running exceeded {limit_s:g} s")
+        except TooManyProcessesError as e:
+            candidate.sandbox.kill()
+            return candidate.outcome(Verdict.CRASHED, f"while running, {e} and was ended")
         if message is None or message.get("phase") != "ran":
             return _failure(candidate, message, "running", Verdict.RUNTIME_ERROR)
         throttling = why_throttled(before, now := bench.sensor.read())

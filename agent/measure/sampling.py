@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.measure.canary import CANARY_LIMIT
-from tunefleet.intervals import relative_half_width, median_interval
+from tunefleet.intervals import median_interval, relative_half_width
 from tunefleet.leases import MeasurePolicy
 
 WAITED_LIMIT = 0.03
@@ -73,14 +73,14 @@ def is_enough(
         not contain the best latency, or if samples or time are used up.
     """
     count = len(samples)
-    if best_s is not None and count >= _HOPELESS_SAMPLES:
-        if min(samples) > _HOPELESS_RATIO * best_s:
-            return True
+    ratio = min(samples) / best_s if best_s is not None and samples else 0.0
+    if count >= _HOPELESS_SAMPLES and ratio > _HOPELESS_RATIO:
+        return True
     if count < policy.repeat:
         return False
     if count >= policy.max_repeat or elapsed_s * 1000 >= policy.budget_ms:
         return True
-    if best_s is not None and min(samples) > policy.slow_ratio * best_s:
+    if ratio > policy.slow_ratio:
         return True
     if count < _LEAST_FOR_INTERVAL:
         return False

@@ -7,6 +7,7 @@ import ctypes
 import faulthandler
 import os
 import resource
+import select
 import signal
 import socket
 import tempfile
@@ -15,9 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from agent.frames import Channel, FrameError, describe_exit, die_with_parent
+from agent.measure.strays import count_tasks, descendants
 from tunefleet.leases import MeasurePolicy
 from tunefleet.trials import Verdict
 
@@ -26,8 +26,10 @@ _OUTPUT_LIMIT_BYTES = 2**16
 _PR_SET_CHILD_SUBREAPER = 36
 _EXIT_GRACE_S = 1.0
 """What a child gets to end after its channel has; writing out a crash takes some time."""
-_REAP_ROUNDS = 100
-"""A stray's children become ours when it is killed; so many generations are looked after."""
+_PROCESS_LIMIT = 64
+"""Processes a candidate may start, beside a thread for each core. No kernel needs any."""
+_WATCH_S = 0.1
+"""How often running candidates are looked after: reading one small file takes 20 microseconds."""
 # What allocators print or raise when the address space is used up: libstdc++, LLVM, TVM, NumPy.
 _MEMORY_MESSAGES = ("bad_alloc", "out of memory", "cannot allocate memory", "unable to allocate")
 
@@ -43,6 +45,13 @@ def mentions_memory(text: str) -> bool:
     return any(message in lowered for message in _MEMORY_MESSAGES)
 
 
+class TooManyProcessesError(Exception):
+    """A candidate multiplies."""
+
+    def __init__(self, started: int) -> None:
+        super().__init__(f"the candidate started {started} processes")
+
+
 class Sandbox:
     """A forked child in a session of its own, joined to this process by a channel.
 
@@ -55,6 +64,7 @@ class Sandbox:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the sandbox)
         self._oom_kills = _oom_kills()
         self._status: int | None = None
+        self._process_limit = _PROCESS_LIMIT + threads
         ours, theirs = socket.socketpair()
         self.pid = os.fork()
         if self.pid == 0:
@@ -83,7 +93,16 @@ class Sandbox:
 
         Raises:
             TimeoutError: the deadline has passed.
+            TooManyProcessesError: there are more processes than a candidate may start.
         """
+        tasks = count_tasks()
+        while not select.select([self._socket], [], [], _WATCH_S)[0]:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            if count_tasks() > tasks + self._process_limit:
+                started = len(descendants(os.getpid()))
+                if started > self._process_limit:
+                    raise TooManyProcessesError(started)
         self._socket.settimeout(max(0.001, deadline - time.monotonic()))
         try:
             return self._channel.recv()
@@ -154,24 +173,6 @@ class Sandbox:
     def _read_output(self) -> str:
         self._output.seek(0)
         return self._output.read(_OUTPUT_LIMIT_BYTES).decode(errors="replace").strip()
-
-
-def kill_strays(known: set[int]) -> int:
-    """Kill and reap all children of this process but the known ones; return how many there were."""
-    me = psutil.Process()
-    count = 0
-    for _ in range(_REAP_ROUNDS):
-        strays = [child.pid for child in me.children() if child.pid not in known]
-        if not strays:
-            break
-        for pid in strays:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        for pid in strays:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-        count += len(strays)
-    return count
 
 
 def _be_child(

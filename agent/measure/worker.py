@@ -6,8 +6,9 @@ no gRPC and a single thread, so that it may fork. Requests and answers, as frame
 - ``{"op": "ping"}``: ``{"event": "pong"}``.
 - ``{"op": "measure", "workload_path", "target", "policy": {...}, "best_s", "build_workers",
   "quiet_timeout_s", "state_dir", "batch": [{"candidate", "trace"}, ...]}``: any number of
-  ``{"event": "phase", "phase": "build" | "built" | "run", "candidates": [...]}`` and one ``{"event": "result", ...}`` with the
-  fields of ``MeasureOutcome`` for each candidate, then ``{"event": "done"}``.
+  ``{"event": "phase", "phase": "build" | "built" | "run", "candidates": [...]}`` and one
+  ``{"event": "result", ...}`` with the fields of ``MeasureOutcome`` for each candidate, then
+  ``{"event": "done"}``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
 from tunefleet.targets import target_cores
 from tunefleet.trials import Verdict
-
 
 _CANARIES_KEPT = 4
 """Targets whose reference kernel stays compiled; an agent seldom has more than two."""
@@ -107,9 +107,7 @@ def _canary(target: str, threads: int) -> Canary | None:
     with MachineLock().busy():
         try:
             canary = make_canary(target, threads)
-        except (
-            Exception
-        ) as e:  # candidates for such a target will say the same, each with its verdict
+        except Exception as e:  # candidates for this target will fail too, each with its verdict
             print(f"no reference kernel for {target}: {e}", file=sys.stderr)  # noqa: T201 (the log)
             return None
     _freeze()

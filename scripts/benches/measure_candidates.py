@@ -89,7 +89,7 @@ def _import(network: str, folder: Path, target: str) -> list[dict[str, str]]:
     model = folder / f"{network}.onnx"
     write_example(network, model)
     spec = {"model_path": str(model), "targets": [target], "out_dir": str(folder / network)}
-    imported = import_model(spec, lambda share, message: None)
+    imported = import_model(spec, lambda _share, _message: None)
     tasks: list[dict[str, str]] = imported["tasks"]
     return tasks
 

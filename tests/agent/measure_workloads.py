@@ -40,9 +40,10 @@ def save_large_intermediate(path: Path, elements: int) -> Path:
     import tvm
     from tvm import te
 
-    a = te.placeholder((16,), name="A")
-    b = te.compute((elements,), lambda i: a[i % 16] + 1.0, name="B")
-    c = te.compute((16,), lambda i: b[i * (elements // 16)] + b[elements - 1 - i], name="C")
+    size = tvm.tirx.IntImm("int64", elements)
+    a = te.placeholder((tvm.tirx.IntImm("int64", 16),), name="A")
+    b = te.compute((size,), lambda i: a[i % 16] + 1.0, name="B")
+    c = te.compute(a.shape, lambda i: b[i * (elements // 16)] + b[elements - 1 - i], name="C")
     module = tvm.IRModule({"main": te.create_prim_func([a, c])})
     path.write_text(tvm.ir.save_json(module))
     return path

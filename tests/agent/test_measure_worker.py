@@ -30,7 +30,13 @@ from tunefleet.trials import Verdict
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _POLICY = MeasurePolicy(
-    number=1, repeat=2, min_repeat_ms=1, run_timeout_s=2.0, memory_limit_bytes=2**30
+    number=1,
+    repeat=2,
+    min_repeat_ms=1,
+    max_repeat=2,
+    max_attempts=1,
+    run_timeout_s=2.0,
+    memory_limit_bytes=2**30,
 )
 
 
@@ -157,6 +163,11 @@ _MISBEHAVIOURS = {
         Verdict.CRASHED,
         "lived on",
     ),
+    "fork storm": (
+        'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "fork"))',
+        Verdict.CRASHED,
+        "processes",
+    ),
     "endless output": (
         'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "puts", "so much to say"))',
         Verdict.TIMEOUT,
@@ -176,14 +187,17 @@ async def test_misbehaviour_costs_that_candidate_only(
     assert outcome.verdict == verdict
     assert error in outcome.error
     assert len(outcome.error) <= ERROR_LIMIT_CHARS
+    assert psutil.Process(worker).children(recursive=True) == []
     assert (await _measure_one(measurer, matmul)).verdict.has_latency
     assert measurer.pid == worker
 
 
+@pytest.mark.parametrize("gigabytes", [2, 64])
 async def test_large_intermediate_is_out_of_memory(
-    measurer: Measurer, matmul: Path, tmp_path: Path
+    measurer: Measurer, matmul: Path, tmp_path: Path, gigabytes: int
 ) -> None:
-    workload = save_large_intermediate(tmp_path / "workload.json", elements=2**29)
+    elements = gigabytes * 2**30 // 4
+    workload = save_large_intermediate(tmp_path / "workload.json", elements)
     outcome = await _measure_one(measurer, workload)
     assert outcome.verdict == Verdict.OUT_OF_MEMORY
     assert (await _measure_one(measurer, matmul)).verdict.has_latency
@@ -216,7 +230,7 @@ async def test_build_that_is_paused_goes_on(measurer: Measurer, tmp_path: Path) 
 
 async def test_slow_program_is_run_fewer_times(measurer: Measurer, tmp_path: Path) -> None:
     body = 'T.evaluate(T.call_extern("int32", "usleep", 1100000))'
-    policy = MeasurePolicy(number=5, repeat=3, run_timeout_s=4.5)
+    policy = MeasurePolicy(number=5, repeat=3, max_repeat=3, max_attempts=1, run_timeout_s=4.5)
     outcome = await _measure_one(measurer, save_script(tmp_path / "w.json", body), policy=policy)
     assert outcome.verdict.has_latency
     assert 1 <= len(outcome.samples_s) <= 3
@@ -226,7 +240,7 @@ async def test_slow_program_is_run_fewer_times(measurer: Measurer, tmp_path: Pat
 async def test_samples_far_apart_are_not_ok(measurer: Measurer, tmp_path: Path) -> None:
     random_us = 'T.call_extern("int32", "rand") % 20000'
     body = f'T.evaluate(T.call_extern("int32", "usleep", {random_us}))'
-    policy = MeasurePolicy(number=1, repeat=6, min_repeat_ms=0)
+    policy = MeasurePolicy(number=1, repeat=6, min_repeat_ms=0, max_repeat=6)
     outcome = await _measure_one(measurer, save_script(tmp_path / "w.json", body), policy=policy)
     # Which of the two depends on what else the machine is doing.
     assert outcome.verdict in {Verdict.NOISY, Verdict.CONTENDED}
