@@ -15,12 +15,15 @@ from coordinator.state.records import (
     CampaignRecord,
     CampaignSpec,
     CampaignState,
+    DatasetFormat,
+    DatasetSource,
     DeviceRecord,
     GroupRecord,
     LeaseKind,
     LeaseRecord,
     LeaseState,
     ModelVersionRecord,
+    ReplaySource,
 )
 from tunefleet.devices import DeviceProfile
 
@@ -119,8 +122,17 @@ def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
             "targets": tuple(stored.get("targets") or ([target] if target else [])),
             "families": tuple(stored.get("families", ())),
             "purpose": CampaignPurpose(stored.get("purpose", CampaignPurpose.TUNE)),
+            "dataset": _dataset_source(stored.get("dataset")),
+            "replay": ReplaySource(**stored["replay"]) if stored.get("replay") else None,
         }
     )
+
+
+def _dataset_source(stored: dict[str, Any] | None) -> DatasetSource | None:
+    if stored is None:
+        return None
+    files = tuple(ArtifactRecord(**file) for file in stored["files"])
+    return DatasetSource(**stored | {"files": files, "format": DatasetFormat(stored["format"])})
 
 
 def _group_record(stored: dict[str, Any]) -> GroupRecord:

@@ -25,6 +25,7 @@ STATE_STYLES = {
     "online": "bold green",
     "offline": "red",
     "profiling": "cyan",
+    "imported": "dim",
 }
 
 _JUDGED_BY = {

@@ -37,6 +37,8 @@ class CampaignPurpose(StrEnum):
 
     TUNE = "tune"
     COLLECT = "collect"
+    IMPORT = "import"
+    REPLAY = "replay"
 
 
 class DeviceState(StrEnum):
@@ -46,6 +48,8 @@ class DeviceState(StrEnum):
     ONLINE = "online"
     OFFLINE = "offline"
     PROFILING = "profiling"
+    IMPORTED = "imported"
+    """Known from a dataset alone."""
 
 
 @dataclass(frozen=True)

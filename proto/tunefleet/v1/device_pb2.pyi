@@ -34,6 +34,8 @@ class _DeviceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The agent has not been heard of for longer than its heartbeat allows."""
     DEVICE_STATE_PROFILING: _DeviceState.ValueType  # 3
     """The agent is connected and still measuring its profile; it gets no work yet."""
+    DEVICE_STATE_IMPORTED: _DeviceState.ValueType  # 4
+    """No agent of it ever registered here: it is known from a dataset, and gets no work."""
 
 class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper):
     """DeviceState says whether work can be sent to a device."""
@@ -46,6 +48,8 @@ DEVICE_STATE_OFFLINE: DeviceState.ValueType  # 2
 """The agent has not been heard of for longer than its heartbeat allows."""
 DEVICE_STATE_PROFILING: DeviceState.ValueType  # 3
 """The agent is connected and still measuring its profile; it gets no work yet."""
+DEVICE_STATE_IMPORTED: DeviceState.ValueType  # 4
+"""No agent of it ever registered here: it is known from a dataset, and gets no work."""
 Global___DeviceState: typing_extensions.TypeAlias = DeviceState
 
 @typing.final
