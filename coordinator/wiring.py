@@ -7,6 +7,7 @@ from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import LeasePlanner
 from coordinator.campaigns.runner import CampaignRunner
 from coordinator.costmodel.supervisor import TrainingSupervisor
+from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.app import Core, Wiring
 
 
@@ -17,7 +18,15 @@ def wire(core: Core) -> Wiring:
         core.bus,
         Importer(core.store, core.blobs, core.home, core.bus),
         Finisher(core.store, core.blobs, core.home, core.bus, core.clock),
-        core.clock,
+        datasets=DatasetImporter(
+            core.store,
+            core.blobs,
+            core.home,
+            core.bus,
+            database_url=core.database_url,
+            clock=core.clock,
+        ),
+        clock=core.clock,
     )
     trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)
     planner = LeasePlanner(core.store, core.bus, core.clock)

@@ -14,6 +14,7 @@ from coordinator.campaigns.collecting import collected
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import tasks_of
+from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.bus import Bus
 from coordinator.state.records import (
     CampaignPurpose,
@@ -33,6 +34,9 @@ _SAVE_TUNING_TIME_S = 5.0
 """Tuning time that a crash may lose."""
 
 
+_Step = Callable[[CampaignRecord], Coroutine[Any, Any, None]]
+
+
 class CampaignRunner:
     """Drives every campaign that has not ended, each in a task of its own."""
 
@@ -42,12 +46,15 @@ class CampaignRunner:
         bus: Bus,
         importer: Importer,
         finisher: Finisher,
+        *,
+        datasets: DatasetImporter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._bus = bus
         self._importer = importer
         self._finisher = finisher
+        self._datasets = datasets
         self._clock = clock
         self._drivers: dict[str, asyncio.Task[None]] = {}
 
@@ -76,17 +83,12 @@ class CampaignRunner:
                 del self._drivers[campaign.campaign_id]
 
     async def _drive(self, campaign_id: str) -> None:
-        steps: dict[CampaignState, Callable[[CampaignRecord], Coroutine[Any, Any, None]]] = {
-            CampaignState.IMPORTING: self._importer.import_model,
-            CampaignState.TUNING: self._tune,
-            CampaignState.FINISHING: self._finisher.finish,
-        }
         try:
             while True:
                 campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
                 if campaign.state.ended:
                     return
-                step = steps.get(campaign.state)
+                step = self._step(campaign)
                 if step is None:
                     await asyncio.sleep(_TICK_S)
                     continue
@@ -100,6 +102,17 @@ class CampaignRunner:
         except Exception as e:
             log.exception("campaign failed", campaign=campaign_id)
             await self._fail(campaign_id, TuneFleetError(Reason.INTERNAL, repr(e)))
+
+    def _step(self, campaign: CampaignRecord) -> _Step | None:
+        """Return what is to be done for a campaign in its state."""
+        steps: dict[CampaignState, _Step] = {
+            CampaignState.IMPORTING: self._importer.import_model,
+            CampaignState.TUNING: self._tune,
+            CampaignState.FINISHING: self._finisher.finish,
+        }
+        if campaign.spec.purpose is CampaignPurpose.IMPORT:
+            steps[CampaignState.IMPORTING] = self._datasets.import_dataset
+        return steps.get(campaign.state)
 
     async def _cancellable(self, step: Coroutine[Any, Any, None], campaign: CampaignRecord) -> None:
         """Run a step, and end it early if the campaign leaves the state that the step is for."""
@@ -149,7 +162,7 @@ class CampaignRunner:
             "state": CampaignState.FINISHING,
             "activity": "waiting for the last rounds",
         }
-        if campaign.spec.purpose is CampaignPurpose.COLLECT:
+        if campaign.spec.purpose in {CampaignPurpose.COLLECT, CampaignPurpose.IMPORT}:
             # The trials are all there is to it.
             changes = {
                 "state": CampaignState.DONE,
@@ -171,6 +184,8 @@ class CampaignRunner:
         """Whether every group has made its trials, or has nothing more to try, and is at rest."""
         if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
             return False
+        if campaign.spec.purpose is CampaignPurpose.IMPORT:
+            return self._store.count_unfeatured(campaign.campaign_id) == 0
         progress = self._store.task_progress(campaign.campaign_id)
         if campaign.spec.purpose is CampaignPurpose.COLLECT:
             return all(collected(t, campaign.spec.trials_per_task) for t in progress)

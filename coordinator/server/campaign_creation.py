@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
+from coordinator.server.dataset_creation import read_sources, resolve
 from coordinator.server.limits import (
     MAX_CAMPAIGN_TRIALS,
     MAX_FAMILY_WORKLOADS,
@@ -31,6 +32,8 @@ from tunefleet.families import FAMILIES
 from tunefleet.targets import canonical_target
 from tunefleet.v1 import campaign_pb2
 
+_WAITING = "waiting to import the model"
+
 _DEVICES_NAMED = 10
 """Known devices that a message lists before it says how many more there are."""
 
@@ -48,15 +51,18 @@ def create_campaign(
         TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN or NO_DEVICE_MATCHES.
     """
     spec = read_spec(message)
-    if not spec.families:
+    if spec.dataset is not None or spec.replay is not None:
+        spec = resolve(spec, store, blobs)
+    elif not spec.families:
         blobs.path(spec.model_digest)
-    _check_devices(spec.device_selector, store.list_devices())
+    if spec.dataset is None:
+        _check_devices(spec.device_selector, store.list_devices())
     campaign = CampaignRecord(
         campaign_id=_new_id(now),
         spec=spec,
         state=CampaignState.IMPORTING,
         created_at_unix_s=now,
-        activity="waiting to import the model",
+        activity="waiting to begin" if spec.dataset or spec.replay else _WAITING,
     )
     return store.create_campaign(campaign, idempotency_key)
 
@@ -91,7 +97,12 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
 
 
 def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
-    """Read what only a collection has."""
+    """Read what only a collection has, or an import, or a replay."""
+    if message.purpose in (
+        campaign_pb2.CAMPAIGN_PURPOSE_IMPORT,
+        campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,
+    ):
+        return read_sources(message)
     if message.purpose != campaign_pb2.CAMPAIGN_PURPOSE_COLLECT:
         if message.families:
             raise _invalid("families of operators can be collected from, but not tuned")

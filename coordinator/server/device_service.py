@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -35,7 +36,14 @@ class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
         """Return the devices that match a selector, by name."""
         known = await asyncio.to_thread(self._store.list_devices)
         now = self._clock()
-        chosen = [device_message(device, now) for device in select(request.selector, known)]
+        # For a selector no imported device is there: it could not be sent the work.
+        looked_at = (
+            [replace(device, imported=False) for device in known if device.imported]
+            if request.imported
+            else known
+        )
+        wanted = {device.device_id for device in select(request.selector, looked_at)}
+        chosen = [device_message(d, now) for d in known if d.device_id in wanted]
         return pb.ListDevicesResponse(devices=chosen)
 
     async def GetDevice(

@@ -47,6 +47,9 @@ MAX_NAME_CHARS = 200
 MAX_DESCRIPTION_CHARS = 10_000
 """A description is a paragraph, a licence a name or a link."""
 
+MAX_DATASET_FILES = 1000
+"""Parts of one dataset; a million trials fit into one."""
+
 MAX_CAMPAIGN_TRIALS = 10_000_000
 """Far more than any campaign needs, and far from what would overflow a column."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from coordinator.server.limits import OFFLINE_AFTER_S
 from coordinator.server.selectors import select
@@ -13,6 +13,7 @@ from coordinator.state.records import (
     CampaignRecord,
     CampaignSpec,
     CampaignState,
+    DatasetSource,
     DeviceRecord,
     GroupRecord,
     ModelVersionRecord,
@@ -34,6 +35,8 @@ def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:
         state = device_pb2.DEVICE_STATE_QUARANTINED
     if not is_online(device, now):
         state = device_pb2.DEVICE_STATE_OFFLINE
+    if device.imported:
+        state = device_pb2.DEVICE_STATE_IMPORTED
     message = device_pb2.Device(
         device_id=device.device_id,
         name=device.name,
@@ -174,6 +177,18 @@ def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:
         families=spec.families,
         workloads=spec.workloads,
         trials_per_task=spec.trials_per_task,
+        dataset=None if spec.dataset is None else _dataset(spec.dataset),
+        replay=None if spec.replay is None else campaign_pb2.ReplayOptions(**asdict(spec.replay)),
+    )
+
+
+def _dataset(source: DatasetSource) -> campaign_pb2.ImportSpec:
+    return campaign_pb2.ImportSpec(
+        files=[campaign_pb2.Artifact(**asdict(file)) for file in source.files],
+        format=campaign_pb2.DatasetFormat.Value(f"DATASET_FORMAT_{source.format.name}"),
+        device=source.device_id,
+        target=source.target,
+        featurize=source.featurize,
     )
 
 

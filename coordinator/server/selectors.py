@@ -53,14 +53,21 @@ def parse_selector(selector: str) -> tuple[Term, ...]:
 
 
 def matches(selector: str, device: DeviceRecord) -> bool:
-    """Return whether a device meets every condition of a selector. Raises INVALID_ARGUMENT."""
-    return all(term.matches(device) for term in parse_selector(selector))
+    """Return whether a device meets every condition of a selector. Raises INVALID_ARGUMENT.
+
+    A device known from a dataset alone matches none: selectors choose who gets work.
+    """
+    return bool(select(selector, [device]))
 
 
 def select(selector: str, devices: Sequence[DeviceRecord]) -> list[DeviceRecord]:
-    """Return the devices that match a selector. Raises INVALID_ARGUMENT."""
+    """Return the devices that match a selector, imported ones excepted. Raises INVALID_ARGUMENT."""
     terms = parse_selector(selector)
-    return [device for device in devices if all(term.matches(device) for term in terms)]
+    return [
+        device
+        for device in devices
+        if not device.imported and all(term.matches(device) for term in terms)
+    ]
 
 
 def _parse_term(text: str, selector: str) -> Term:

@@ -76,6 +76,50 @@ class CampaignPurpose(StrEnum):
 
     TUNE = "tune"
     COLLECT = "collect"
+    IMPORT = "import"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """One file, kept as a blob: of a campaign's results, or of what it begins with."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+class DatasetFormat(StrEnum):
+    """What the files of a dataset are."""
+
+    PARQUET = "parquet"
+    METASCHEDULE = "metaschedule"
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A dataset to take in."""
+
+    files: tuple[ArtifactRecord, ...]
+    format: DatasetFormat
+    device_id: str = ""
+    """The device that measured it, where the files do not say."""
+    target: str = ""
+    """Canonical target it was built for, likewise."""
+    featurize: bool = False
+    """Have features computed where they are missing or of another schema."""
+
+
+@dataclass(frozen=True)
+class ReplaySource:
+    """Which schedules are measured again."""
+
+    campaign_id: str
+    """Whose trials they are."""
+    best: int = 0
+    """Only so many of each task's fastest; 0 for all."""
+    per_task: int = 0
+    """So many of each task, spread over its latencies; 0 for all."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +145,14 @@ class CampaignSpec:
     """Workloads to sample from each family."""
     trials_per_task: int = 0
     """Trials to collect of each task; 0 for a campaign that tunes."""
+    dataset: DatasetSource | None = None
+    """Of a campaign that imports."""
+    replay: ReplaySource | None = None
+    """Of a campaign that replays."""
 
     def targets_for(self, device: DeviceRecord) -> tuple[str, ...]:
         """Return what is built for a device."""
         return self.targets or (device.target,)
-
-
-@dataclass(frozen=True)
-class ArtifactRecord:
-    """One file of a campaign's results."""
-
-    path: str
-    digest: str
-    size_bytes: int
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from coordinator.state.records import (
     CampaignRecord,
     CampaignSpec,
     CampaignState,
+    DatasetFormat,
+    DatasetSource,
     DeviceRecord,
     GroupRecord,
     LeaseKind,
@@ -22,6 +24,7 @@ from coordinator.state.records import (
     LeaseState,
     ModelVersionRecord,
     Quarantine,
+    ReplaySource,
 )
 from tunefleet.devices import DeviceProfile
 
@@ -121,8 +124,17 @@ def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
             "targets": tuple(stored.get("targets") or ([target] if target else [])),
             "families": tuple(stored.get("families", ())),
             "purpose": CampaignPurpose(stored.get("purpose", CampaignPurpose.TUNE)),
+            "dataset": _dataset_source(stored.get("dataset")),
+            "replay": ReplaySource(**stored["replay"]) if stored.get("replay") else None,
         }
     )
+
+
+def _dataset_source(stored: dict[str, Any] | None) -> DatasetSource | None:
+    if stored is None:
+        return None
+    files = tuple(ArtifactRecord(**file) for file in stored["files"])
+    return DatasetSource(**stored | {"files": files, "format": DatasetFormat(stored["format"])})
 
 
 def _group_record(stored: dict[str, Any]) -> GroupRecord:

@@ -7,6 +7,7 @@ from coordinator.state.migrate import migrate
 from coordinator.state.sql_campaigns import SqlCampaigns
 from coordinator.state.sql_datasets import SqlDatasets
 from coordinator.state.sql_devices import SqlDevices
+from coordinator.state.sql_features import SqlFeatures
 from coordinator.state.sql_imports import SqlImports
 from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
@@ -23,6 +24,7 @@ class SqlStore(
     SqlTrials,
     SqlDatasets,
     SqlImports,
+    SqlFeatures,
     SqlModels,
 ):
     """The whole store, each part of which is a class of its own."""

@@ -59,7 +59,7 @@ class SqlDatasets(Store):
         with self._db.read() as connection:
             numbers = list(connection.execute(sets).scalars())
         for number in numbers:
-            yield from self._records_of(_page().where(*wanted), number)
+            yield from self._records_of(record_page(_PAGE_ROWS).where(*wanted), number)
 
     def _records_of(self, query: Select[Any], record_set: int) -> Iterator[TrialRecord]:
         last = 0
@@ -70,7 +70,7 @@ class SqlDatasets(Store):
                     query.where(trials.c.record_set_id == record_set, trials.c.seq > last)
                 ).all()
             for row in page:
-                yield _trial_record(row)
+                yield trial_record(row)
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1].seq
@@ -173,7 +173,8 @@ def _conditions(chosen: TrialFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _page() -> Select[Any]:
+def record_page(rows: int) -> Select[Any]:
+    """Return a query for so many whole trials, the oldest first."""
     return (
         select(
             trials,
@@ -197,11 +198,12 @@ def _page() -> Select[Any]:
             and_(leases.c.lease_id == trials.c.lease_id, leases.c.kind == LeaseKind.IMPORT),
         )
         .order_by(trials.c.seq)
-        .limit(_PAGE_ROWS)
+        .limit(rows)
     )
 
 
-def _trial_record(row: Row[Any]) -> TrialRecord:
+def trial_record(row: Row[Any]) -> TrialRecord:
+    """Read a row of :func:`record_page`."""
     features = None
     if row.features is not None:
         features = ProgramFeatures(row.stores, unpack(row.features))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from coordinator.state.records import (
     TrialRecord,
     WorkloadRecord,
 )
-from tunefleet.trials import Trial
+from tunefleet.trials import ProgramFeatures, Trial
 
 
 @dataclass(frozen=True)
@@ -264,6 +264,42 @@ class Store(ABC):
 
         Raises:
             TuneFleetError: CAMPAIGN_UNKNOWN, or DEVICE_UNKNOWN if a device was not put before.
+        """
+
+    @abstractmethod
+    def count_unfeatured(self, campaign_id: str) -> int:
+        """Return how many of a campaign's trials wait for their features."""
+
+    @abstractmethod
+    def unfeatured(
+        self, campaign_id: str, limit: int, besides: Collection[TaskKey] = ()
+    ) -> list[TrialRecord]:
+        """Return trials of one of a campaign's tasks that wait for their features, oldest first.
+
+        Each candidate comes once. A campaign's task whose module is not known is left out.
+
+        Args:
+            campaign_id: the campaign.
+            limit: trials at the most.
+            besides: tasks that are left out.
+        """
+
+    @abstractmethod
+    def put_features(
+        self,
+        campaign_id: str,
+        key: TaskKey,
+        features: Mapping[str, ProgramFeatures],
+        impossible: Mapping[str, str],
+    ) -> None:
+        """Keep what was computed for a task's trials that wait for their features.
+
+        Args:
+            campaign_id: whose trials they are.
+            key: the task.
+            features: by candidate.
+            impossible: candidates that will never have features, with the reason; they wait no
+                longer.
         """
 
     # Cost models

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,14 @@ app = typer.Typer(
     help="Export measured trials as Parquet, take in others', and count them.",
     no_args_is_help=True,
 )
+
+
+class DatasetFormat(StrEnum):
+    """What the files of a dataset are."""
+
+    PARQUET = "parquet"
+    METASCHEDULE = "metaschedule"
+
 
 CampaignsOption = Annotated[
     list[str] | None,
@@ -165,7 +174,9 @@ def stats(
             return
         make_console().print(about_sheet(raw["about"]), stats_sheet(counted))
         if raw["rejected"]:
-            make_console().print(refusals_text(raw["rejected"], raw["refusals"]))
+            make_console().print(
+                refusals_text("An import would refuse", raw["rejected"], raw["refusals"])
+            )
         return
     with connect(coordinator) as fleet:
         counted = fleet.dataset_stats(
@@ -175,3 +186,95 @@ def stats(
         print_json({"stats": counted})
     else:
         make_console().print(stats_sheet(counted))
+
+
+@app.command("import")
+def import_(
+    *,
+    place: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A dataset's folder, or a file with trials.", show_default=False
+        ),
+    ],
+    dataset_format: Annotated[
+        DatasetFormat,
+        typer.Option(
+            "--kind",
+            help="What the files are: tables that `dataset export` wrote, or a MetaSchedule "
+            "database.",
+        ),
+    ] = DatasetFormat.PARQUET,
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="The device that measured a MetaSchedule database.",
+            show_default=False,
+        ),
+    ] = "",
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="TARGET",
+            help="The target that a MetaSchedule database was built for.",
+            show_default=False,
+        ),
+    ] = "",
+    featurize: Annotated[
+        bool,
+        typer.Option(
+            "--featurize",
+            help="Have agents compute features that are missing or of another release.",
+        ),
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the import and return at once.")
+    ] = False,
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Take a dataset's trials in: each once, under the hardware and target they were made for.
+
+    \bTrials that are stored already stay as they are; rows that cannot be are counted and named.
+    Devices that never registered here are known as imported (`tunefleet devices list --imported`)
+    and get no work.
+
+    \bExamples:
+      $ tunefleet dataset import my-trials
+      $ tunefleet dataset import old-tuning --kind metaschedule --device box \\
+          --target 'llvm -mcpu=znver4 -num-cores=2'
+
+    With --format json, progress goes to stderr and one JSON object to stdout.
+    """
+    from tunefleet.cli.dataset_tables import import_sheet
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.cli.watching import TransferBar, follow
+    from tunefleet.client.datasets import import_result
+
+    as_json = output_format is OutputFormat.JSON
+    console = make_console(sys.stderr if as_json else sys.stdout)
+    with connect(coordinator) as fleet:
+        with TransferBar(console, f"Sending {place.name}") as bar:
+            campaign = fleet.import_dataset(
+                place,
+                dataset_format=dataset_format,
+                device=device,
+                target=target,
+                featurize=featurize,
+                upload_progress=bar.advance,
+            )
+        if detach:
+            if as_json:
+                print_json({"campaign": campaign.status})
+            else:
+                console.print(f"Started the import {campaign.id}.")
+                console.print(f"Watch it with: tunefleet campaigns watch {campaign.id}")
+            return
+        follow(campaign, console)
+        campaign.raise_if_unsuccessful()
+        result = import_result(campaign)
+    if as_json:
+        print_json({"campaign": campaign.status, "result": result})
+    else:
+        console.print(import_sheet(result))

@@ -15,6 +15,7 @@ from tunefleet.client.datasets import DatasetGroup, DatasetStats
 from tunefleet.client.wording import latency, short_target
 
 _SOURCES_SHOWN = 30
+_NAMES_SHOWN = 5
 _NUMBERS = ("trials", "with latency", "workloads", "fastest", "slowest")
 
 
@@ -57,9 +58,27 @@ def about_sheet(about: Mapping[str, Any]) -> RenderableType:
     )
 
 
-def refusals_text(rejected: int, refusals: Mapping[str, int]) -> Text:
-    """Say which rows an import would refuse, and why."""
-    lines = [f"An import would refuse {rejected:,} rows:"]
+def import_sheet(result: Mapping[str, Any]) -> RenderableType:
+    """Show what came of an import."""
+    sheet = details(
+        ("new trials", f"{result['new']:,}"),
+        ("known already", f"{result['known']:,}"),
+        ("refused", f"{result['rejected']:,}"),
+    )
+    if not result["rejected"]:
+        return sheet
+    names = result["rejected_names"]
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+    return Group(
+        sheet,
+        refusals_text("Refused were", result["rejected"], result["refusals"]),
+        Text(f"among them {shown}", style="dim"),
+    )
+
+
+def refusals_text(what: str, rejected: int, refusals: Mapping[str, int]) -> Text:
+    """Say how many rows are refused, and why."""
+    lines = [f"{what} {rejected:,} rows:"]
     lines += [f"  {count:,}: {why}" for why, count in refusals.items()]
     return Text("\n".join(lines), style="yellow")
 

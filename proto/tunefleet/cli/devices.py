@@ -29,6 +29,12 @@ def list_devices(
             show_default=False,
         ),
     ] = "",
+    imported: Annotated[
+        bool,
+        typer.Option(
+            "--imported", help="Those known from datasets alone, which cannot be sent work."
+        ),
+    ] = False,
     coordinator: CoordinatorOption = DEFAULT_LISTEN,
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
@@ -43,11 +49,13 @@ def list_devices(
     from tunefleet.cli.tables import devices_table
 
     with connect(coordinator) as fleet:
-        devices = fleet.devices(selector)
+        devices = fleet.devices(selector, imported=imported)
     if output_format is OutputFormat.JSON:
         print_json({"devices": devices})
     elif devices:
         make_console().print(devices_table(devices))
+    elif imported:
+        make_console().print("No device is known from a dataset alone.")
     elif selector:
         make_console().print(f"No device matches {selector}.")
     else:

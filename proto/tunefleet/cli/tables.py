@@ -26,6 +26,7 @@ STATE_STYLES = {
     "offline": "red",
     "profiling": "cyan",
     "quarantined": "bold yellow",
+    "imported": "dim",
 }
 
 _JUDGED_BY = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import grpc
 
 from tunefleet.client import blobs
+from tunefleet.client.campaign import Campaign
 from tunefleet.client.connection import Connection
 from tunefleet.client.values import Artifact
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import campaign_pb2, dataset_service_pb2, dataset_service_pb2_grpc
 
 Activity = Callable[[float, str], None]
@@ -19,6 +23,9 @@ Activity = Callable[[float, str], None]
 
 EXPORT_DEADLINE_S = 4 * 3600.0
 """Writing a million trials takes a quarter of an hour on a quiet machine."""
+
+DATABASE_FILES = ("database_workload.json", "database_tuning_record.json")
+"""What MetaSchedule's JSONDatabase consists of."""
 
 FORMATS = {
     "parquet": campaign_pb2.DATASET_FORMAT_PARQUET,
@@ -145,6 +152,57 @@ def export(
     return ExportedDataset(tuple(paths), stats_from_proto(last.stats))
 
 
+def files_of(place: Path, dataset_format: str) -> list[Path]:
+    """Find a dataset's files.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, there are none; INVALID_ARGUMENT, the format is not known.
+    """
+    if dataset_format not in FORMATS:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{dataset_format!r} is no format of datasets; there are {', '.join(FORMATS)}",
+        )
+    if dataset_format == "metaschedule":
+        files = [place / name for name in DATABASE_FILES]
+        missing = [path.name for path in files if not path.is_file()]
+        if missing:
+            raise TuneFleetError(
+                Reason.DATASET_INVALID,
+                f"{place} is no MetaSchedule database: it has no {' and no '.join(missing)}",
+                hint="Give the folder that MetaSchedule wrote its JSONDatabase to.",
+            )
+        return files
+    files = [place] if place.is_file() else sorted(place.glob("*.parquet"))
+    if not files:
+        raise TuneFleetError(Reason.DATASET_INVALID, f"there is no Parquet file in {place}")
+    return files
+
+
+def upload(
+    connection: Connection, files: Sequence[Path], progress: blobs.Progress | None = None
+) -> list[campaign_pb2.Artifact]:
+    """Store a dataset's files as blobs.
+
+    Raises:
+        TuneFleetError: the reason that the coordinator gave.
+    """
+    sizes = [path.stat().st_size for path in files]
+    artifacts = []
+    for index, path in enumerate(files):
+        before = sum(sizes[:index])
+
+        def advance(done: int, _: int, before: int = before) -> None:
+            if progress is not None:
+                progress(before + done, sum(sizes))
+
+        digest = blobs.upload(connection, path, advance)
+        artifacts.append(
+            campaign_pb2.Artifact(path=path.name, digest=digest, size_bytes=sizes[index])
+        )
+    return artifacts
+
+
 def stats_from_proto(message: dataset_service_pb2.DatasetStats) -> DatasetStats:
     """Read counts."""
     total = _group(message.total)
@@ -174,3 +232,19 @@ def _group(message: dataset_service_pb2.DatasetGroup) -> DatasetGroup:
         fastest_s=message.fastest_s if message.HasField("fastest_s") else None,
         slowest_s=message.slowest_s if message.HasField("slowest_s") else None,
     )
+
+
+def import_result(campaign: Campaign) -> dict[str, Any]:
+    """Fetch what came of an import.
+
+    Returns:
+        Counts of ``new``, ``known`` and ``rejected`` trials, ``refusals`` by reason, the
+        ``rejected_names``, trials left ``unfeatured``, and ``stats``.
+
+    Raises:
+        TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
+    """
+    with tempfile.TemporaryDirectory(prefix="tunefleet-import-") as folder:
+        campaign.download(folder)
+        result: dict[str, Any] = json.loads((Path(folder) / "import.json").read_text())
+    return result

@@ -172,10 +172,16 @@ class TuneFleet:
         )
         return Campaign(self._connection, campaign_from_proto(response.campaign))
 
-    def devices(self, selector: str = "") -> Listing[Device]:
-        """Return the devices that match a selector such as ``arch=aarch64``, by name."""
+    def devices(self, selector: str = "", *, imported: bool = False) -> Listing[Device]:
+        """Return the devices that match a selector such as ``arch=aarch64``, by name.
+
+        Args:
+            selector: empty for all.
+            imported: those known from datasets alone, in place of those that can be sent work.
+        """
         response = self._connection.call(
-            self._devices.ListDevices, user_service_pb2.ListDevicesRequest(selector=selector)
+            self._devices.ListDevices,
+            user_service_pb2.ListDevicesRequest(selector=selector, imported=imported),
         )
         return Listing((device_from_proto(d) for d in response.devices), devices_html)
 
@@ -262,6 +268,48 @@ class TuneFleet:
             not_found=Reason.DEVICE_UNKNOWN,
         )
         return device_from_proto(response.device)
+
+    def import_dataset(
+        self,
+        place: str | Path,
+        *,
+        dataset_format: str = "parquet",
+        device: str = "",
+        target: str = "",
+        featurize: bool = False,
+        name: str = "",
+        upload_progress: blobs.Progress | None = None,
+    ) -> Campaign:
+        """Send a dataset and have its trials taken in; those that are known already stay.
+
+        Args:
+            place: a folder, or a file with trials.
+            dataset_format: ``parquet``, or ``metaschedule`` for a MetaSchedule database.
+            device: name or id of the device that measured a MetaSchedule database.
+            target: that it was built for.
+            featurize: have agents compute features where they are missing or of another schema.
+            name: in listings; the folder's by default.
+            upload_progress: called with the bytes sent and the bytes in all.
+
+        Returns:
+            The campaign that imports it; its artifact ``import.json`` says what came of it.
+
+        Raises:
+            TuneFleetError: DATASET_INVALID, INVALID_ARGUMENT, DEVICE_UNKNOWN, ...
+        """
+        files = datasets.files_of(Path(place), dataset_format)
+        spec = campaign_pb2.CampaignSpec(
+            name=name or Path(place).absolute().name,
+            purpose=campaign_pb2.CAMPAIGN_PURPOSE_IMPORT,
+            dataset=campaign_pb2.ImportSpec(
+                files=datasets.upload(self._connection, files, upload_progress),
+                format=datasets.FORMATS[dataset_format],
+                device=device,
+                target=target,
+                featurize=featurize,
+            ),
+        )
+        return self._create(spec)
 
     def models(self) -> Listing[ModelVersion]:
         """Return all versions of the cost model, newest first."""

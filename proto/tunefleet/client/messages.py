@@ -29,6 +29,8 @@ _CAMPAIGN_STATES = {
 _PURPOSES = {
     campaign_pb2.CAMPAIGN_PURPOSE_TUNE: CampaignPurpose.TUNE,
     campaign_pb2.CAMPAIGN_PURPOSE_COLLECT: CampaignPurpose.COLLECT,
+    campaign_pb2.CAMPAIGN_PURPOSE_IMPORT: CampaignPurpose.IMPORT,
+    campaign_pb2.CAMPAIGN_PURPOSE_REPLAY: CampaignPurpose.REPLAY,
 }
 _DEVICE_STATES = {
     number: DeviceState(name.removeprefix("DEVICE_STATE_").lower())

@@ -37,6 +37,8 @@ class CampaignPurpose(StrEnum):
 
     TUNE = "tune"
     COLLECT = "collect"
+    IMPORT = "import"
+    REPLAY = "replay"
 
 
 class DeviceState(StrEnum):
@@ -47,6 +49,8 @@ class DeviceState(StrEnum):
     OFFLINE = "offline"
     PROFILING = "profiling"
     QUARANTINED = "quarantined"
+    IMPORTED = "imported"
+    """Known from a dataset alone."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ class _DeviceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The agent is connected and still measuring its profile; it gets no work yet."""
     DEVICE_STATE_QUARANTINED: _DeviceState.ValueType  # 4
     """The agent is connected, but strayed from its own history; it gets no work for a while."""
+    DEVICE_STATE_IMPORTED: _DeviceState.ValueType  # 5
+    """No agent of it ever registered here: it is known from a dataset, and gets no work."""
 
 class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper):
     """DeviceState says whether work can be sent to a device."""
@@ -50,6 +52,8 @@ DEVICE_STATE_PROFILING: DeviceState.ValueType  # 3
 """The agent is connected and still measuring its profile; it gets no work yet."""
 DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 4
 """The agent is connected, but strayed from its own history; it gets no work for a while."""
+DEVICE_STATE_IMPORTED: DeviceState.ValueType  # 5
+"""No agent of it ever registered here: it is known from a dataset, and gets no work."""
 Global___DeviceState: typing_extensions.TypeAlias = DeviceState
 
 @typing.final

@@ -28,7 +28,7 @@ from tunefleet.v1 import campaign_pb2 as tunefleet_dot_v1_dot_campaign__pb2
 from tunefleet.v1 import device_pb2 as tunefleet_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftunefleet/v1/user_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btunefleet/v1/campaign.proto\x1a\x19tunefleet/v1/device.proto\"Z\n\x15\x43reateCampaignRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.CampaignSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"B\n\x16\x43reateCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"?\n\x13GetCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14WatchCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15WatchCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15PauseCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15ResumeCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16ResumeCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15\x43\x61ncelCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16\x43\x61ncelCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"&\n\x12ListDevicesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\"<\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tunefleet.v1.Device\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\">\n\x14ReleaseDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x16\n\x0e\x66orget_history\x18\x02 \x01(\x08\"=\n\x15ReleaseDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"\xe3\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x04 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x10\n\x08promoted\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.tunefleet.v1.ModelVersion.MetricsEntry\x12\x0e\n\x06trials\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rtraining_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1a\n\x18ListModelVersionsRequest\"I\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tunefleet.v1.ModelVersion\")\n\x16GetModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"L\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion2\x8c\x05\n\x0f\x43\x61mpaignService\x12[\n\x0e\x43reateCampaign\x12#.tunefleet.v1.CreateCampaignRequest\x1a$.tunefleet.v1.CreateCampaignResponse\x12R\n\x0bGetCampaign\x12 .tunefleet.v1.GetCampaignRequest\x1a!.tunefleet.v1.GetCampaignResponse\x12X\n\rListCampaigns\x12\".tunefleet.v1.ListCampaignsRequest\x1a#.tunefleet.v1.ListCampaignsResponse\x12Z\n\rWatchCampaign\x12\".tunefleet.v1.WatchCampaignRequest\x1a#.tunefleet.v1.WatchCampaignResponse0\x01\x12X\n\rPauseCampaign\x12\".tunefleet.v1.PauseCampaignRequest\x1a#.tunefleet.v1.PauseCampaignResponse\x12[\n\x0eResumeCampaign\x12#.tunefleet.v1.ResumeCampaignRequest\x1a$.tunefleet.v1.ResumeCampaignResponse\x12[\n\x0e\x43\x61ncelCampaign\x12#.tunefleet.v1.CancelCampaignRequest\x1a$.tunefleet.v1.CancelCampaignResponse2\x8b\x02\n\rDeviceService\x12R\n\x0bListDevices\x12 .tunefleet.v1.ListDevicesRequest\x1a!.tunefleet.v1.ListDevicesResponse\x12L\n\tGetDevice\x12\x1e.tunefleet.v1.GetDeviceRequest\x1a\x1f.tunefleet.v1.GetDeviceResponse\x12X\n\rReleaseDevice\x12\".tunefleet.v1.ReleaseDeviceRequest\x1a#.tunefleet.v1.ReleaseDeviceResponse2\xd4\x01\n\x0cModelService\x12\x64\n\x11ListModelVersions\x12&.tunefleet.v1.ListModelVersionsRequest\x1a\'.tunefleet.v1.ListModelVersionsResponse\x12^\n\x0fGetModelVersion\x12$.tunefleet.v1.GetModelVersionRequest\x1a%.tunefleet.v1.GetModelVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftunefleet/v1/user_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btunefleet/v1/campaign.proto\x1a\x19tunefleet/v1/device.proto\"Z\n\x15\x43reateCampaignRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.CampaignSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"B\n\x16\x43reateCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"?\n\x13GetCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14WatchCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15WatchCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15PauseCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15ResumeCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16ResumeCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15\x43\x61ncelCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16\x43\x61ncelCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"8\n\x12ListDevicesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\x12\x10\n\x08imported\x18\x02 \x01(\x08\"<\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tunefleet.v1.Device\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\">\n\x14ReleaseDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x16\n\x0e\x66orget_history\x18\x02 \x01(\x08\"=\n\x15ReleaseDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"\xe3\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x04 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x10\n\x08promoted\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.tunefleet.v1.ModelVersion.MetricsEntry\x12\x0e\n\x06trials\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rtraining_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1a\n\x18ListModelVersionsRequest\"I\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tunefleet.v1.ModelVersion\")\n\x16GetModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"L\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion2\x8c\x05\n\x0f\x43\x61mpaignService\x12[\n\x0e\x43reateCampaign\x12#.tunefleet.v1.CreateCampaignRequest\x1a$.tunefleet.v1.CreateCampaignResponse\x12R\n\x0bGetCampaign\x12 .tunefleet.v1.GetCampaignRequest\x1a!.tunefleet.v1.GetCampaignResponse\x12X\n\rListCampaigns\x12\".tunefleet.v1.ListCampaignsRequest\x1a#.tunefleet.v1.ListCampaignsResponse\x12Z\n\rWatchCampaign\x12\".tunefleet.v1.WatchCampaignRequest\x1a#.tunefleet.v1.WatchCampaignResponse0\x01\x12X\n\rPauseCampaign\x12\".tunefleet.v1.PauseCampaignRequest\x1a#.tunefleet.v1.PauseCampaignResponse\x12[\n\x0eResumeCampaign\x12#.tunefleet.v1.ResumeCampaignRequest\x1a$.tunefleet.v1.ResumeCampaignResponse\x12[\n\x0e\x43\x61ncelCampaign\x12#.tunefleet.v1.CancelCampaignRequest\x1a$.tunefleet.v1.CancelCampaignResponse2\x8b\x02\n\rDeviceService\x12R\n\x0bListDevices\x12 .tunefleet.v1.ListDevicesRequest\x1a!.tunefleet.v1.ListDevicesResponse\x12L\n\tGetDevice\x12\x1e.tunefleet.v1.GetDeviceRequest\x1a\x1f.tunefleet.v1.GetDeviceResponse\x12X\n\rReleaseDevice\x12\".tunefleet.v1.ReleaseDeviceRequest\x1a#.tunefleet.v1.ReleaseDeviceResponse2\xd4\x01\n\x0cModelService\x12\x64\n\x11ListModelVersions\x12&.tunefleet.v1.ListModelVersionsRequest\x1a\'.tunefleet.v1.ListModelVersionsResponse\x12^\n\x0fGetModelVersion\x12$.tunefleet.v1.GetModelVersionRequest\x1a%.tunefleet.v1.GetModelVersionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,33 +66,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELCAMPAIGNRESPONSE']._serialized_start=914
   _globals['_CANCELCAMPAIGNRESPONSE']._serialized_end=980
   _globals['_LISTDEVICESREQUEST']._serialized_start=982
-  _globals['_LISTDEVICESREQUEST']._serialized_end=1020
-  _globals['_LISTDEVICESRESPONSE']._serialized_start=1022
-  _globals['_LISTDEVICESRESPONSE']._serialized_end=1082
-  _globals['_GETDEVICEREQUEST']._serialized_start=1084
-  _globals['_GETDEVICEREQUEST']._serialized_end=1118
-  _globals['_GETDEVICERESPONSE']._serialized_start=1120
-  _globals['_GETDEVICERESPONSE']._serialized_end=1177
-  _globals['_RELEASEDEVICEREQUEST']._serialized_start=1179
-  _globals['_RELEASEDEVICEREQUEST']._serialized_end=1241
-  _globals['_RELEASEDEVICERESPONSE']._serialized_start=1243
-  _globals['_RELEASEDEVICERESPONSE']._serialized_end=1304
-  _globals['_MODELVERSION']._serialized_start=1307
-  _globals['_MODELVERSION']._serialized_end=1662
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1616
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1662
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=1664
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1690
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1692
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1765
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1767
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1808
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1810
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1886
-  _globals['_CAMPAIGNSERVICE']._serialized_start=1889
-  _globals['_CAMPAIGNSERVICE']._serialized_end=2541
-  _globals['_DEVICESERVICE']._serialized_start=2544
-  _globals['_DEVICESERVICE']._serialized_end=2811
-  _globals['_MODELSERVICE']._serialized_start=2814
-  _globals['_MODELSERVICE']._serialized_end=3026
+  _globals['_LISTDEVICESREQUEST']._serialized_end=1038
+  _globals['_LISTDEVICESRESPONSE']._serialized_start=1040
+  _globals['_LISTDEVICESRESPONSE']._serialized_end=1100
+  _globals['_GETDEVICEREQUEST']._serialized_start=1102
+  _globals['_GETDEVICEREQUEST']._serialized_end=1136
+  _globals['_GETDEVICERESPONSE']._serialized_start=1138
+  _globals['_GETDEVICERESPONSE']._serialized_end=1195
+  _globals['_RELEASEDEVICEREQUEST']._serialized_start=1197
+  _globals['_RELEASEDEVICEREQUEST']._serialized_end=1259
+  _globals['_RELEASEDEVICERESPONSE']._serialized_start=1261
+  _globals['_RELEASEDEVICERESPONSE']._serialized_end=1322
+  _globals['_MODELVERSION']._serialized_start=1325
+  _globals['_MODELVERSION']._serialized_end=1680
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1634
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1680
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=1682
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1708
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1710
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1783
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1785
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1826
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1828
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1904
+  _globals['_CAMPAIGNSERVICE']._serialized_start=1907
+  _globals['_CAMPAIGNSERVICE']._serialized_end=2559
+  _globals['_DEVICESERVICE']._serialized_start=2562
+  _globals['_DEVICESERVICE']._serialized_end=2829
+  _globals['_MODELSERVICE']._serialized_start=2832
+  _globals['_MODELSERVICE']._serialized_end=3044
 # @@protoc_insertion_point(module_scope)

@@ -302,14 +302,18 @@ class ListDevicesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SELECTOR_FIELD_NUMBER: builtins.int
+    IMPORTED_FIELD_NUMBER: builtins.int
     selector: builtins.str
     """Terms separated by commas, such as arch=aarch64,site=lab; empty for all."""
+    imported: builtins.bool
+    """Devices known from datasets alone, in place of those that can be sent work."""
     def __init__(
         self,
         *,
         selector: builtins.str = ...,
+        imported: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["selector", b"selector"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["imported", b"imported", "selector", b"selector"]) -> None: ...
 
 Global___ListDevicesRequest: typing_extensions.TypeAlias = ListDevicesRequest
 
