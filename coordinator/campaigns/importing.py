@@ -130,6 +130,8 @@ class Importer:
                     for task in result["tasks"]
                     if task["target"] == target
                 ],
+                # A collection fills the store up: what it has needs not be measured again.
+                count_stored=campaign.spec.purpose is CampaignPurpose.COLLECT,
             )
         progress = self._store.task_progress(campaign.campaign_id)
         wanted = campaign.spec.trials or max(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set, get_record_set
@@ -20,7 +20,7 @@ from coordinator.state.records import (
 )
 from coordinator.state.rows import campaign_record, campaign_values
 from coordinator.state.store import Store
-from coordinator.state.tables import campaigns, leases, record_sets, tasks
+from coordinator.state.tables import campaigns, leases, record_sets, tasks, trials
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -79,11 +79,13 @@ class SqlCampaigns(Store):
             )
         return record
 
-    def add_tasks(self, campaign_id: str, tasks: Sequence[TaskRecord]) -> None:
+    def add_tasks(
+        self, campaign_id: str, tasks: Sequence[TaskRecord], *, count_stored: bool = False
+    ) -> None:
         with self._db.write() as connection:
             _check_campaign(connection, campaign_id)
             for task in tasks:
-                _add_task(connection, campaign_id, task)
+                _add_task(connection, campaign_id, task, count_stored=count_stored)
 
     def mark_exhausted(self, campaign_id: str, key: TaskKey) -> None:
         with self._db.write() as connection:
@@ -145,7 +147,9 @@ def _unknown(reference: str) -> TuneFleetError:
     return TuneFleetError(Reason.CAMPAIGN_UNKNOWN, f"there is no campaign {reference!r}")
 
 
-def _add_task(connection: Connection, campaign_id: str, task: TaskRecord) -> None:
+def _add_task(
+    connection: Connection, campaign_id: str, task: TaskRecord, *, count_stored: bool
+) -> None:
     record_set = get_record_set(connection, task.key)
     known = connection.execute(
         select(tasks.c.seq).where(
@@ -154,6 +158,7 @@ def _add_task(connection: Connection, campaign_id: str, task: TaskRecord) -> Non
     ).first()
     if known is not None:
         return
+    stored, measured = _count_trials(connection, record_set) if count_stored else (0, 0)
     connection.execute(
         insert(tasks).values(
             campaign_id=campaign_id,
@@ -164,10 +169,19 @@ def _add_task(connection: Connection, campaign_id: str, task: TaskRecord) -> Non
             workload_digest=task.workload_digest,
             exhausted=task.exhausted,
             sources=dict(task.sources),
-            trials=0,
-            measured=0,
+            trials=stored,
+            measured=measured,
         )
     )
+
+
+def _count_trials(connection: Connection, record_set: int) -> tuple[int, int]:
+    """Count a record set's trials, and those of them that have a latency."""
+    query = select(func.count(), func.count(trials.c.latency_s)).where(
+        trials.c.record_set_id == record_set
+    )
+    stored, measured = connection.execute(query).one()
+    return int(stored), int(measured)
 
 
 def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, list[float | None]]:

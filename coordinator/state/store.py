@@ -131,8 +131,14 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def add_tasks(self, campaign_id: str, tasks: Sequence[TaskRecord]) -> None:
-        """Add tasks to a campaign; those it has already stay as they are."""
+    def add_tasks(
+        self, campaign_id: str, tasks: Sequence[TaskRecord], *, count_stored: bool = False
+    ) -> None:
+        """Add tasks to a campaign; those it has already stay as they are.
+
+        With ``count_stored``, a task's trials begin with those that its record set has already,
+        whoever measured them.
+        """
 
     @abstractmethod
     def mark_exhausted(self, campaign_id: str, key: TaskKey) -> None:

@@ -15,6 +15,7 @@ from coordinator.server.bus import Bus
 from coordinator.state.records import (
     CampaignPurpose,
     CampaignSpec,
+    CampaignState,
     GroupRecord,
     LeaseState,
     TaskKey,
@@ -141,6 +142,20 @@ async def test_a_campaign_that_somebody_waits_for_comes_before_collections(
     store.create_campaign(campaign("c-2", groups=GROUPS, trials_wanted=40, spec=tuning), "")
     store.add_tasks("c-2", [task(KEYS[0])])
     assert (await do_round(store, planner))[0].campaign_id == "c-2"
+
+
+async def test_a_later_collection_fills_up_what_is_there(
+    store: Store, planner: LeasePlanner
+) -> None:
+    collecting(store, "c-1", KEYS[:1])
+    await do_round(store, planner)
+    store.update_campaign("c-1", [], state=CampaignState.CANCELLED)
+    store.create_campaign(campaign("c-2", groups=GROUPS, trials_wanted=40, spec=SPEC), "")
+    store.add_tasks("c-2", [task(key) for key in KEYS[:2]], count_stored=True)
+    assert [p.trials for p in store.task_progress("c-2")] == [16, 0]
+    rounds = [(await do_round(store, planner))[1] for _ in range(3)]
+    assert sorted(r.trials for r in rounds) == [4, 4, 16]
+    assert await planner.next_lease(device("one")) is None
 
 
 def test_where_tasks_come_from_and_what_was_asked_for_are_kept(store: Store) -> None:
