@@ -8,6 +8,7 @@ Spec: ``{"families": [name], "workloads": n, "seed": s, "targets": [canonical ta
 from __future__ import annotations
 
 import hashlib
+import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ def sample_families(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
             progress(share, f"sampling workloads of {family}")
             with lock.busy():
                 sampling.sample()
-        by_family.append(sampling.tasks)
+        by_family.append(_shuffled(sampling.tasks, int(spec["seed"])))
     return {
         "prepared": {},
         "untuned": {},
@@ -143,6 +144,14 @@ class _Sampling:
         if (workload, task["target"]) not in self._kept:
             self._kept.add((workload, task["target"]))
             self.tasks.append(task | {"weight": 1, "sources": {self._family: 1}})
+
+
+def _shuffled(tasks: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Mix the workloads: extraction puts large ones first, and a collection may end early."""
+    workloads = sorted({task["workload"] for task in tasks})
+    random.Random(seed).shuffle(workloads)
+    place = {workload: index for index, workload in enumerate(workloads)}
+    return sorted(tasks, key=lambda task: place[task["workload"]])
 
 
 def _interleaved(by_family: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
