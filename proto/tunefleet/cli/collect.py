@@ -12,7 +12,9 @@ import typer
 
 from tunefleet.cli.options import (
     DEFAULT_LISTEN,
+    CampaignNameOption,
     CoordinatorOption,
+    DevicesOption,
     FormatOption,
     OutputFormat,
     connect,
@@ -54,15 +56,7 @@ def collect(
         int,
         typer.Option(min=1, metavar="N", help="Candidates to measure of each task and target."),
     ] = 32,
-    devices: Annotated[
-        str,
-        typer.Option(
-            metavar="SELECTOR",
-            help="Which devices take part, as terms separated by commas, such as "
-            "arch=x86_64,site=lab; all if left out.",
-            show_default=False,
-        ),
-    ] = "",
+    devices: DevicesOption = "",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,12 +74,7 @@ def collect(
             show_default=False,
         ),
     ] = None,
-    name: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Name in listings; the file's if left out.", show_default=False
-        ),
-    ] = "",
+    name: CampaignNameOption = "",
     seed: Annotated[
         int,
         typer.Option(

@@ -34,6 +34,21 @@ FormatOption = Annotated[
     OutputFormat,
     typer.Option("--format", help="Tables for people, or one JSON object for scripts."),
 ]
+DevicesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="SELECTOR",
+        help="Which devices take part, as terms separated by commas, such as "
+        "arch=x86_64,site=lab; all if left out.",
+        show_default=False,
+    ),
+]
+CampaignNameOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Name in listings; the file's if left out.", show_default=False
+    ),
+]
 CampaignArgument = Annotated[
     str,
     typer.Argument(

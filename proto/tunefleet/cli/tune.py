@@ -12,7 +12,9 @@ import typer
 
 from tunefleet.cli.options import (
     DEFAULT_LISTEN,
+    CampaignNameOption,
     CoordinatorOption,
+    DevicesOption,
     FormatOption,
     OutputFormat,
     connect,
@@ -29,15 +31,7 @@ def tune(
             show_default=False,
         ),
     ],
-    devices: Annotated[
-        str,
-        typer.Option(
-            metavar="SELECTOR",
-            help="Which devices take part, as terms separated by commas, such as "
-            "arch=x86_64,site=lab; all if left out.",
-            show_default=False,
-        ),
-    ] = "",
+    devices: DevicesOption = "",
     trials: Annotated[
         int | None,
         typer.Option(
@@ -75,12 +69,7 @@ def tune(
             show_default=False,
         ),
     ] = "",
-    name: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Name in listings; the file's if left out.", show_default=False
-        ),
-    ] = "",
+    name: CampaignNameOption = "",
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Seed of everything random in the campaign.")
     ] = 0,
