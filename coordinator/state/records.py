@@ -317,7 +317,7 @@ class TrainingRow:
     features: bytes = field(repr=False)
     latency_s: float | None
     noise: float
-    """Standard deviation of the samples over their mean; NaN where there are fewer than two."""
+    """Half the width of the interval of the median latency, as a share of it; NaN where unknown."""
     verdict: str
     hardware: tuple[float, ...]
     """The hardware vector of the device that measured it, NaN where unknown."""

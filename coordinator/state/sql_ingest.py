@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import pack
 from coordinator.state.store import IngestOutcome, Store
 from coordinator.state.tables import devices, leases, tasks, trial_payloads, trials
+from tunefleet.intervals import relative_half_width
 from tunefleet.leases import BASELINE_TRACE
 from tunefleet.trials import Trial
 
@@ -165,8 +165,7 @@ def payload_values(trial: Trial, seq: int) -> dict[str, Any]:
 def _noise(trial: Trial) -> float:
     if trial.latency_s is None or len(trial.samples_s) < 2:
         return 0.0
-    half_spread = (max(trial.samples_s) - min(trial.samples_s)) / 2
-    return half_spread / statistics.median(trial.samples_s)
+    return relative_half_width(trial.samples_s)
 
 
 def _is_baseline(trace: str) -> bool:
