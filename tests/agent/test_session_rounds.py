@@ -40,7 +40,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _LIMIT_S = 120.0
 _TARGET = derive_target(read_static_profile())
-_MEASURE = MeasurePolicy(number=1, repeat=2, min_repeat_ms=2)
+_MEASURE = MeasurePolicy(number=1, repeat=2, min_repeat_ms=2, max_repeat=2, max_attempts=1)
 _TRIALS = 4
 
 
@@ -105,7 +105,7 @@ def _round(
 
 def _long_round(server: InMemoryCoordinator, workload: Workload) -> RoundSpec:
     """Work that is in progress for as long as a test needs."""
-    slow = MeasurePolicy(number=1, repeat=3, min_repeat_ms=300)
+    slow = MeasurePolicy(number=1, repeat=3, min_repeat_ms=300, max_repeat=3)
     return _round(server, workload, trials=24, measure=slow)
 
 
