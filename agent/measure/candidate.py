@@ -15,7 +15,7 @@ from agent.measure.canary import Canary
 from agent.measure.conditions import ForeignLoad, waited_s
 from agent.measure.sampling import Instruments, Sampling
 from agent.measure.timer import Timer
-from tunefleet.leases import MeasurePolicy
+from tunefleet.leases import BASELINE_TRACE, MeasurePolicy
 
 _FILL_BYTES = 2**20
 """Inputs repeat with this period: enough to look random, cheap to make."""
@@ -107,6 +107,22 @@ def build(request: BuildRequest) -> Built:
     loaded = tvm.compile(module, target=request.target).jit()
     loaded.get_function("main")  # LLVM's JIT generates machine code at the first look-up
     return Built(loaded, list(inputs))
+
+
+def warm_up(target: str) -> None:
+    """Build a small program in this process, as candidates will be in its children.
+
+    What is done for the first time here (tables of LLVM, imports, pages of libraries) costs 10 ms
+    in each child otherwise.
+    """
+    import tvm  # noqa: PLC0415
+    from tvm import te  # noqa: PLC0415
+
+    x = te.placeholder((16, 16), name="x")
+    y = te.compute((16, 16), lambda i, j: x[i, j] + 1.0, name="y")
+    workload = tvm.IRModule({"main": te.create_prim_func([x, y])})
+    request = BuildRequest(workload, BASELINE_TRACE, tvm.target.Target(target), MeasurePolicy())
+    make_inputs(build(request).inputs)
 
 
 def make_inputs(infos: list[Any]) -> list[Any]:

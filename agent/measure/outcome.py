@@ -28,6 +28,8 @@ class MeasureOutcome:
     """Wall seconds to apply the trace, compile, load and make inputs; ``None`` if that failed."""
     run_s: float | None = None
     """Wall seconds of all runs, discarded ones included; ``None`` if they did not end."""
+    kernel_s: float | None = None
+    """Wall seconds of taking samples alone; not part of a trial."""
     started_at_unix_s: float = 0.0
     """When building began."""
     conditions: Conditions = field(default_factory=Conditions)
@@ -47,6 +49,7 @@ class MeasureOutcome:
             build_cpu_s=message["build_cpu_s"],
             build_s=message["build_s"],
             run_s=message["run_s"],
+            kernel_s=message["kernel_s"],
             started_at_unix_s=message["started_at_unix_s"],
             conditions=Conditions(**message["conditions"]),
         )

@@ -112,6 +112,7 @@ class _Line:
         self._best_s = best_s
         self._building: list[_Candidate] = []
         self._ready: deque[_Candidate] = deque()
+        self._leaving: list[_Candidate] = []
 
     def outcomes(self) -> Iterator[MeasureOutcome]:
         while self._todo or self._building or self._ready:
@@ -119,15 +120,18 @@ class _Line:
             yield from self._time_ready()
 
     def close(self) -> None:
-        for candidate in (*self._building, *self._ready):
-            candidate.sandbox.close()
+        self._leaving += [*self._building, *self._ready]
+        self._building.clear()
+        self._ready.clear()
+        self._bury()
 
     def _build_slice(self) -> Iterator[MeasureOutcome]:
         """Build until the first candidate has ended its build, or for a while."""
-        failures = []
+        failures: list[MeasureOutcome] = []
         with self._bench.lock.busy():
             for candidate in self._building:
                 candidate.sandbox.resume()
+            self._bury()
             while self._has_room():
                 self._begin(*self._todo.popleft())
             began = time.monotonic()
@@ -145,13 +149,14 @@ class _Line:
                     self._on_phase("built", [candidate.name])
                     self._ready.append(candidate)
                 else:
-                    failures.append((candidate, failure))
+                    failures.append(failure)
+                    self._leaving.append(candidate)
             elif candidate.left_s <= 0:
                 self._building.remove(candidate)
                 error = f"building exceeded {self._bench.policy.build_timeout_s:g} s"
-                failures.append((candidate, candidate.outcome(Verdict.TIMEOUT, error)))
-        for candidate, failure in failures:
-            yield self._ended(candidate, failure)
+                failures.append(candidate.outcome(Verdict.TIMEOUT, error))
+                self._leaving.append(candidate)
+        yield from failures
 
     def _has_room(self) -> bool:
         if not self._todo or len(self._building) >= self._bench.build_workers:
@@ -187,12 +192,13 @@ class _Line:
             with self._bench.lock.quiet(self._bench.quiet_timeout_s if hurry else 0.0) as quiet:
                 if not (quiet or hurry):
                     return
+                self._bury()
                 candidate = self._ready.popleft()
                 self._on_phase("run", [candidate.name])
                 outcome = self._run(candidate, quiet)
-                candidate.sandbox.kill()
+            self._leaving.append(candidate)
             self._best_s = better(self._best_s, outcome)
-            yield self._ended(candidate, outcome)
+            yield outcome
 
     def _run(self, candidate: _Candidate, quiet: bool) -> MeasureOutcome:
         bench = self._bench
@@ -225,13 +231,21 @@ class _Line:
             candidate.outcome(verdict, error),
             samples_s=samples,
             run_s=float(message["run_s"]),
+            kernel_s=float(message["kernel_s"]),
             conditions=conditions,
         )
 
-    def _ended(self, candidate: _Candidate, outcome: MeasureOutcome) -> MeasureOutcome:
-        candidate.sandbox.close()
-        kill_strays(known={other.sandbox.pid for other in (*self._building, *self._ready)})
-        return outcome
+    def _bury(self) -> None:
+        """End the processes of candidates that are done with.
+
+        Taking down an address space costs milliseconds: nothing is timed meanwhile, and others
+        build.
+        """
+        if self._leaving:
+            for candidate in self._leaving:
+                candidate.sandbox.close()
+            self._leaving.clear()
+            kill_strays(known={c.sandbox.pid for c in (*self._building, *self._ready)})
 
 
 def _conditions(message: dict[str, Any]) -> Conditions:

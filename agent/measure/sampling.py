@@ -52,6 +52,8 @@ class Sampled:
     attempts: int = 1
     spoilt: bool = False
     """Whether the samples are such as the machine's state has spoilt, for want of others."""
+    kernel_s: float = 0.0
+    """Wall seconds spent taking samples, spoilt ones included."""
     waited_share: float = 0.0
     """Time that threads waited for a core, as a share of the wall time of the samples returned."""
 
@@ -149,6 +151,7 @@ class Sampling:
             canary_s=self._canary_s,
             attempts=attempts,
             spoilt=not enough,
+            kernel_s=self._wall_s,
             waited_share=self._waited_s / self._wall_s if self._wall_s > 0 else 0.0,
         )
 

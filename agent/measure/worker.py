@@ -22,6 +22,7 @@ from typing import Any
 
 from agent.frames import Channel, worker_channel
 from agent.measure.canary import Canary, make_canary
+from agent.measure.candidate import warm_up
 from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
@@ -33,7 +34,7 @@ from tunefleet.machine_lock import MachineLock
 from tunefleet.targets import target_cores
 from tunefleet.trials import Verdict
 
-_CANARIES_KEPT = 4
+_TARGETS_KEPT = 4
 """Targets whose reference kernel stays compiled; an agent seldom has more than two."""
 
 
@@ -93,20 +94,21 @@ def _make_bench(request: dict[str, Any]) -> Bench:
         build_workers=max(1, int(request["build_workers"])),
         quiet_timeout_s=float(request["quiet_timeout_s"]),
         lock=MachineLock(),
-        canary=_canary(target, threads),
+        canary=_prepare(target, threads),
         history=CanaryHistory(Path(request["state_dir"]), target, threads),
     )
 
 
-@functools.lru_cache(_CANARIES_KEPT)
-def _canary(target: str, threads: int) -> Canary | None:
-    """Compile the reference kernel once for a target.
+@functools.lru_cache(_TARGETS_KEPT)
+def _prepare(target: str, threads: int) -> Canary | None:
+    """Compile the reference kernel for a target, or ``None`` if this TVM cannot.
 
-    It also touches, before the fork, what every child would otherwise pay for at first use.
+    A first candidate is built here, so that its children inherit what building touches first.
     """
     with MachineLock().busy():
         try:
             canary = make_canary(target, threads)
+            warm_up(target)
         except Exception as e:  # candidates for this target will fail too, each with its verdict
             print(f"no reference kernel for {target}: {e}", file=sys.stderr)  # noqa: T201 (the log)
             return None
