@@ -10,7 +10,7 @@ import time
 
 from scripts.benches.harness import machine
 
-NAMES = ("footprint",)
+NAMES = ("footprint", "measure")
 
 
 def main() -> None:
