@@ -7,6 +7,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -99,13 +100,25 @@ class LeasePlanner:
     ) -> None:
         """Keep the features that were computed; ``error`` says why there are none."""
         async with self._deciding:
-            await asyncio.to_thread(keep_featurized, self._store, lease, results, error)
+            await asyncio.to_thread(self._keep_featurized, lease, results, error)
         self._bus.notify_campaign(lease.campaign_id)
 
     async def round_done(self, lease: LeaseRecord) -> None:
         """Judge the device by what its reference kernel took."""
         async with self._deciding:
             await asyncio.to_thread(self._judge_device, lease)
+
+    def _keep_featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
+    ) -> None:
+        keep_featurized(self._store, lease, results, error)
+        left = self._store.count_unfeatured(lease.campaign_id)
+        with suppress(TuneFleetError):  # it was cancelled meanwhile
+            self._store.update_campaign(
+                lease.campaign_id,
+                [CampaignState.TUNING],
+                activity=f"computing features, {left} trials to go",
+            )
 
     def _judge_device(self, lease: LeaseRecord) -> None:
         now = self._clock()

@@ -244,7 +244,24 @@ def import_result(campaign: Campaign) -> dict[str, Any]:
     Raises:
         TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
     """
-    with tempfile.TemporaryDirectory(prefix="tunefleet-import-") as folder:
+    return _result(campaign, "import.json")
+
+
+def replay_result(campaign: Campaign) -> dict[str, Any]:
+    """Fetch what came of a replay.
+
+    Returns:
+        ``groups``, one for each target and hardware, with ``median_ratio`` (after over before),
+        ``share_within_5_percent``, ``kendall_tau``, ``verdicts`` and the same of each task.
+
+    Raises:
+        TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
+    """
+    return _result(campaign, "replay.json")
+
+
+def _result(campaign: Campaign, name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="tunefleet-result-") as folder:
         campaign.download(folder)
-        result: dict[str, Any] = json.loads((Path(folder) / "import.json").read_text())
+        result: dict[str, Any] = json.loads((Path(folder) / name).read_text())
     return result

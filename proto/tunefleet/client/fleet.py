@@ -142,6 +142,44 @@ class TuneFleet:
             spec.model_digest = blobs.upload(self._connection, path, upload_progress)
         return self._create(spec)
 
+    def replay(
+        self,
+        campaign: str,
+        *,
+        devices: str = "",
+        targets: Sequence[str] = (),
+        best: int = 0,
+        per_task: int = 0,
+        time_limit_s: float | None = None,
+        name: str = "",
+    ) -> Campaign:
+        """Measure a campaign's schedules again, on these devices or on others.
+
+        Args:
+            campaign: whose schedules, by id, an unambiguous beginning of it, or name.
+            devices: selector such as ``arch=x86_64,site=lab``; empty for all.
+            targets: TVM targets in place of each device's own; records of each are kept apart.
+            best: only so many of the fastest of each task; 0 for all.
+            per_task: so many of each task, spread over its latencies; 0 for all.
+            time_limit_s: longest time for measuring.
+            name: in listings.
+
+        Returns:
+            The campaign that measures; its artifact ``replay.json`` compares the latencies.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN, NO_DEVICE_MATCHES, INVALID_ARGUMENT, ...
+        """
+        spec = campaign_pb2.CampaignSpec(
+            name=name or f"replay of {campaign}",
+            purpose=campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,
+            device_selector=devices,
+            targets=_checked_targets(targets),
+            time_limit=duration(time_limit_s) if time_limit_s is not None else None,
+            replay=campaign_pb2.ReplayOptions(campaign_id=campaign, best=best, per_task=per_task),
+        )
+        return self._create(spec)
+
     def _create(self, spec: campaign_pb2.CampaignSpec) -> Campaign:
         request = user_service_pb2.CreateCampaignRequest(
             spec=spec, idempotency_key=uuid.uuid4().hex
