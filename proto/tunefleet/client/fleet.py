@@ -258,20 +258,24 @@ class TuneFleet:
         campaigns: Sequence[str] = (),
         targets: Sequence[str] = (),
         devices: Sequence[str] = (),
+        dataset_format: str = "parquet",
         features: bool = True,
+        best: int = 0,
         licence: str = "",
         description: str = "",
         activity: datasets.Activity | None = None,
         progress: blobs.Progress | None = None,
     ) -> datasets.ExportedDataset:
-        """Write stored trials to a folder of Parquet files, with a data card.
+        """Write stored trials to a folder: Parquet with a data card, or a MetaSchedule database.
 
         Args:
             folder: made where it does not exist; files of the same names are replaced.
             campaigns: only their trials, each by id, an unambiguous beginning of it, or name.
             targets: only trials for these.
             devices: only trials of these, each by name or id.
+            dataset_format: ``parquet``, or ``metaschedule``, which takes one device and target.
             features: leave them out where false; they can be computed again.
+            best: fastest schedules of each workload in a MetaSchedule database; 0 for all.
             licence: that the files name.
             description: a sentence on what it is.
             activity: called with the share done and what is being done.
@@ -283,8 +287,9 @@ class TuneFleet:
         selection = datasets.Selection(campaigns, targets, devices)
         request = dataset_service_pb2.ExportDatasetRequest(
             selection=selection.to_proto(),
-            format=campaign_pb2.DATASET_FORMAT_PARQUET,
+            format=datasets.checked_format(dataset_format),
             without_features=not features,
+            best=best,
             licence=licence,
             description=description,
         )
@@ -341,7 +346,7 @@ class TuneFleet:
             purpose=campaign_pb2.CAMPAIGN_PURPOSE_IMPORT,
             dataset=campaign_pb2.ImportSpec(
                 files=datasets.upload(self._connection, files, upload_progress),
-                format=datasets.FORMATS[dataset_format],
+                format=datasets.checked_format(dataset_format),
                 device=device,
                 target=target,
                 featurize=featurize,
