@@ -14,10 +14,17 @@ import structlog
 
 from agent.frames import WorkerDied
 from agent.measure.outcome import MeasureOutcome
-from agent.search.messages import Candidate, ErrorKind, Proposal, Request, SearchError
+from agent.search.messages import (
+    Candidate,
+    ErrorKind,
+    FeaturizeRequest,
+    Proposal,
+    Request,
+    SearchError,
+)
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import hardware_vector
-from tunefleet.leases import MeasurePolicy, RoundSpec
+from tunefleet.leases import FeaturizedTrace, MeasurePolicy, RoundSpec
 from tunefleet.trials import Trial, trial_id
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +35,9 @@ class Searcher(Protocol):
 
     async def propose(self, request: Request) -> Proposal:
         """Search for programs to measure, or raise SearchError."""
+
+    async def featurize(self, request: FeaturizeRequest) -> tuple[FeaturizedTrace, ...]:
+        """Compute features of known schedules, or raise SearchError."""
 
 
 class Measurer(Protocol):
@@ -105,7 +115,7 @@ async def run_round(
         exhausted=proposal.space_exhausted,
         model=proposal.model_version or None,
     )
-    build_s, run_s = await _measure(work, proposal, measurer, deliver)
+    build_s, run_s = await measure_proposal(work, proposal, measurer, deliver)
     return RoundReport(
         trials=len(proposal.candidates),
         space_exhausted=proposal.space_exhausted,
@@ -146,13 +156,17 @@ async def _propose(work: RoundInput, searcher: Searcher) -> tuple[Proposal, str]
         ) from e
 
 
-async def _measure(
+async def measure_proposal(
     work: RoundInput,
     proposal: Proposal,
     measurer: Measurer,
     deliver: Callable[[Trial], Awaitable[None]],
 ) -> tuple[float, float]:
-    """Measure what is proposed; returns the seconds spent building and running."""
+    """Measure what is proposed; returns the seconds spent building and running.
+
+    Raises:
+        RoundError: nothing can be measured here.
+    """
     by_name = {candidate.candidate: candidate for candidate in proposal.candidates}
     pairs = [(candidate.candidate, candidate.trace) for candidate in by_name.values()]
     build_s = run_s = 0.0

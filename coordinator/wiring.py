@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import LeasePlanner
+from coordinator.campaigns.replaying import Replayer
 from coordinator.campaigns.runner import CampaignRunner
 from coordinator.costmodel.supervisor import TrainingSupervisor
 from coordinator.dataset.importing import DatasetImporter
@@ -26,6 +27,7 @@ def wire(core: Core) -> Wiring:
             database_url=core.database_url,
             clock=core.clock,
         ),
+        replayer=Replayer(core.store, core.blobs, core.bus, core.clock),
         clock=core.clock,
     )
     trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)

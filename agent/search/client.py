@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from agent.frames import WorkerDied, WorkerProcess, start_worker
 from agent.search.messages import (
     ErrorKind,
+    FeaturizeRequest,
     Proposal,
     Request,
     SearchError,
+    featurize_to_message,
+    featurized_from_message,
     proposal_from_message,
     request_to_message,
 )
+from tunefleet.leases import FeaturizedTrace
 
 log = structlog.get_logger()
 
@@ -51,13 +56,22 @@ class Searcher:
         Raises:
             SearchError: nothing was found, for the reason of its kind.
         """
+        return proposal_from_message(await self._answer(request_to_message(request)))
+
+    async def featurize(self, request: FeaturizeRequest) -> tuple[FeaturizedTrace, ...]:
+        """Compute features of known schedules. Concurrent calls take turns.
+
+        Raises:
+            SearchError: the workload cannot be used, or the worker died of it.
+        """
+        return featurized_from_message(await self._answer(featurize_to_message(request)))
+
+    async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         async with self._turn:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     async with asyncio.timeout(self._timeout_s):
-                        return await self._ask(request)
-                except SearchError:
-                    raise
+                        return await self._ask(message)
                 except WorkerDied as e:
                     log.warning("search worker died", attempt=attempt, error=str(e))
                     await self._drop()
@@ -65,8 +79,8 @@ class Searcher:
                         raise SearchError(ErrorKind.CRASHED, str(e)) from e
                 except TimeoutError as e:
                     await self._drop()
-                    message = f"no proposal within {self._timeout_s:g} s"
-                    raise SearchError(ErrorKind.TIMEOUT, message) from e
+                    late = f"no answer within {self._timeout_s:g} s"
+                    raise SearchError(ErrorKind.TIMEOUT, late) from e
                 except BaseException:
                     # Cancelled, or the channel broke: an answer to come must meet no later request.
                     await self._drop()
@@ -78,11 +92,11 @@ class Searcher:
         async with self._turn:
             await self._drop()
 
-    async def _ask(self, request: Request) -> Proposal:
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         if self._worker is None:
             self._worker = await start_worker("agent.search.worker", self._log_path)
-        await self._worker.send(request_to_message(request))
-        return proposal_from_message(await self._worker.recv())
+        await self._worker.send(message)
+        return await self._worker.recv()
 
     async def _drop(self) -> None:
         worker, self._worker = self._worker, None

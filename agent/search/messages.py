@@ -15,6 +15,16 @@ and back either::
      "explored": bool}, ...], "space_exhausted": bool, "model_version": str,
      "stats": {"sampled": int, "evaluated": int, "seconds": {phase: float, ...}}}
     {"event": "error", "kind": one of ErrorKind, "message": str}
+
+Or to the worker::
+
+    {"op": "featurize", "workload_path": str, "workload": hex, "target": str,
+     "traces": [{"candidate": hex, "trace": str}, ...], "threads": int}
+
+and back an error as above, or::
+
+    {"event": "featurized", "results": [{"candidate": hex, "features": base64 or null,
+     "stores": int, "error": str}, ...]}
 """
 
 from __future__ import annotations
@@ -27,7 +37,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from tunefleet.leases import KnownTrace, RoundSpec, SearchPolicy
+from tunefleet.leases import FeaturizedTrace, KnownTrace, NamedTrace, RoundSpec, SearchPolicy
 from tunefleet.trials import ProgramFeatures
 
 
@@ -104,6 +114,17 @@ class Proposal:
     stats: SearchStats
 
 
+@dataclass(frozen=True)
+class FeaturizeRequest:
+    """Known schedules of one workload whose features are wanted."""
+
+    workload_path: Path
+    workload: str
+    target: str
+    traces: tuple[NamedTrace, ...]
+    threads: int
+
+
 def request_to_message(request: Request) -> dict[str, Any]:
     """Convert a request for the wire."""
     work = request.work
@@ -155,6 +176,76 @@ def request_from_message(message: Mapping[str, Any]) -> Request:
         raise SearchError(ErrorKind.REQUEST, f"malformed request: {e!r}") from e
 
 
+def featurize_to_message(request: FeaturizeRequest) -> dict[str, Any]:
+    """Convert a request for the wire."""
+    return {
+        "op": "featurize",
+        "workload_path": str(request.workload_path),
+        "workload": request.workload,
+        "target": request.target,
+        "traces": [asdict(trace) for trace in request.traces],
+        "threads": request.threads,
+    }
+
+
+def featurize_from_message(message: Mapping[str, Any]) -> FeaturizeRequest:
+    """Convert a request from the wire.
+
+    Raises:
+        SearchError: of kind ``request``.
+    """
+    try:
+        return FeaturizeRequest(
+            workload_path=Path(message["workload_path"]),
+            workload=str(message["workload"]),
+            target=str(message["target"]),
+            traces=tuple(NamedTrace(**trace) for trace in message["traces"]),
+            threads=int(message["threads"]),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise SearchError(ErrorKind.REQUEST, f"malformed request: {e!r}") from e
+
+
+def featurized_to_message(results: Sequence[FeaturizedTrace]) -> dict[str, Any]:
+    """Convert results for the wire."""
+    return {
+        "event": "featurized",
+        "results": [
+            {
+                "candidate": r.candidate,
+                "features": r.features and base64.b64encode(r.features.data).decode(),
+                "stores": r.features.stores if r.features else 0,
+                "error": r.error,
+            }
+            for r in results
+        ],
+    }
+
+
+def featurized_from_message(message: Mapping[str, Any]) -> tuple[FeaturizedTrace, ...]:
+    """Convert results from the wire.
+
+    Raises:
+        SearchError: the worker reported an error instead.
+    """
+    _raise_reported(message)
+    return tuple(
+        FeaturizedTrace(
+            candidate=r["candidate"],
+            features=None
+            if r["features"] is None
+            else ProgramFeatures(r["stores"], base64.b64decode(r["features"])),
+            error=r["error"],
+        )
+        for r in message["results"]
+    )
+
+
+def _raise_reported(message: Mapping[str, Any]) -> None:
+    if message["event"] == "error":
+        raise SearchError(ErrorKind(message["kind"]), message["message"])
+
+
 def proposal_to_message(proposal: Proposal) -> dict[str, Any]:
     """Convert a proposal for the wire."""
     return {
@@ -182,8 +273,7 @@ def proposal_from_message(message: Mapping[str, Any]) -> Proposal:
     Raises:
         SearchError: the worker reported an error instead.
     """
-    if message["event"] == "error":
-        raise SearchError(ErrorKind(message["kind"]), message["message"])
+    _raise_reported(message)
     return Proposal(
         candidates=_candidates_from(message["candidates"]),
         space_exhausted=message["space_exhausted"],

@@ -68,7 +68,7 @@ class DesignSpace:
         Raises:
             WorkloadError: TVM cannot read or schedule it.
         """
-        self._module = _load_module(workload)
+        self._module = load_module(workload)
         try:
             self._context = ms.TuneContext(
                 mod=self._module,
@@ -90,7 +90,7 @@ class DesignSpace:
         self._features = FeatureCache()
         self._candidates: dict[int, str] = {}
         self._executor: PoliteExecutor | None = None
-        self.workload = _name(self._module)
+        self.workload = program_name(self._module)
         """Structural hash of the unscheduled program in hex."""
         self.seconds: dict[str, float] = defaultdict(float)
         """Wall time per phase since :meth:`work_on`, without waiting for others' timing."""
@@ -211,7 +211,7 @@ class DesignSpace:
                 return None
         except Exception:
             return None
-        return _Applied(_name(schedule.mod), schedule)
+        return _Applied(program_name(schedule.mod), schedule)
 
     def _parse(self, text: str) -> Any | None:
         schedule = Schedule(self._module, error_render_level="none")
@@ -230,15 +230,21 @@ class DesignSpace:
         return json.dumps(applied.schedule.trace.as_json(), default=_number)
 
     def _extract(self, schedule: Any) -> FloatArray | None:
-        candidate = ms.search_strategy.MeasureCandidate(schedule, [])
         try:
-            rows = self._extractor.extract_from(self._context, [candidate])[0].numpy()
+            return extract_features(self._extractor, self._context, schedule)
         except Exception:
             return None
-        return np.ascontiguousarray(rows[:MAX_STORES], dtype="<f4")
 
 
-def _load_module(workload: str) -> Any:
+def extract_features(extractor: Any, context: Any, schedule: Any) -> FloatArray:
+    """Return a scheduled program's features [stores, 172]. Raises whatever TVM raises."""
+    candidate = ms.search_strategy.MeasureCandidate(schedule, [])
+    rows = extractor.extract_from(context, [candidate])[0].numpy()
+    return np.ascontiguousarray(rows[:MAX_STORES], dtype="<f4")
+
+
+def load_module(workload: str) -> Any:
+    """Read a workload from TVM's JSON. Raises WorkloadError."""
     try:
         module = tvm.ir.load_json(workload)
     except Exception as e:
@@ -248,7 +254,8 @@ def _load_module(workload: str) -> Any:
     return module
 
 
-def _name(module: Any) -> str:
+def program_name(module: Any) -> str:
+    """Name a program by its structure, equal in every process."""
     return f"{structural_hash(module) & 0xFFFFFFFFFFFFFFFF:016x}"
 
 

@@ -15,6 +15,8 @@ from agent.no_torch import forbid_torch
 from agent.search.messages import (
     ErrorKind,
     SearchError,
+    featurize_from_message,
+    featurized_to_message,
     proposal_to_message,
     request_from_message,
 )
@@ -26,14 +28,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def serve(channel: Channel, proposer: Proposer) -> None:
+def serve(channel: Channel, proposer: Proposer, lock: MachineLock) -> None:
     """Answer requests until the agent is gone."""
     while (message := channel.recv()) is not None:
-        channel.send(_answer(message, proposer))
+        channel.send(_answer(message, proposer, lock))
 
 
-def _answer(message: dict[str, Any], proposer: Proposer) -> dict[str, Any]:
+def _answer(message: dict[str, Any], proposer: Proposer, lock: MachineLock) -> dict[str, Any]:
     try:
+        if message.get("op") == "featurize":
+            from agent.search.featurizing import featurize  # noqa: PLC0415 (it imports TVM)
+
+            return featurized_to_message(featurize(featurize_from_message(message), lock))
         return proposal_to_message(proposer.propose(request_from_message(message)))
     except SearchError as e:
         log.warning("search refused", kind=e.kind.value, reason=e.message)
@@ -49,7 +55,8 @@ def main() -> None:
     forbid_torch()
     from agent.search.proposing import Proposer  # noqa: PLC0415 (it imports TVM)
 
-    serve(channel, Proposer(MachineLock()))
+    lock = MachineLock()
+    serve(channel, Proposer(lock), lock)
 
 
 if __name__ == "__main__":

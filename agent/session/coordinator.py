@@ -16,6 +16,7 @@ from agent.session.pace import Backoff, Pace
 from agent.session.rpc import Unavailable, failure
 from tunefleet.conversions import (
     benchmark_result_to_proto,
+    featurized_to_proto,
     lease_from_proto,
     profile_to_proto,
     seconds,
@@ -23,7 +24,7 @@ from tunefleet.conversions import (
 from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import schema_digest
-from tunefleet.leases import BenchmarkResult, Lease
+from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -79,6 +80,7 @@ class WorkResult:
     error: str = ""
     space_exhausted: bool = False
     benchmark: tuple[BenchmarkResult, ...] = ()
+    featurized: tuple[FeaturizedTrace, ...] = ()
     phase_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -189,6 +191,7 @@ class Coordinator:
             space_exhausted=result.space_exhausted,
             benchmark=[benchmark_result_to_proto(each) for each in result.benchmark],
             phase_seconds=dict(result.phase_seconds),
+            featurized=[featurized_to_proto(each) for each in result.featurized],
         )
         await self._call(self._agents.CompleteLease, request)
 

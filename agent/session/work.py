@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from agent.replays import ReplayInput, featurize, run_replay
 from agent.rounds import RoundError, RoundInput, run_round
 from agent.session.benchmarks import run_benchmark
 from agent.session.blobs import BlobCache
@@ -13,7 +14,7 @@ from agent.session.coordinator import WorkResult
 from agent.session.delivery import Delivery
 from agent.session.workers import Workers
 from tunefleet.devices import DeviceProfile
-from tunefleet.leases import BenchmarkSpec, Lease, RoundSpec
+from tunefleet.leases import BenchmarkSpec, FeaturizeSpec, Lease, ReplaySpec, RoundSpec, Work
 from tunefleet.trials import Trial
 from tunefleet.v1 import lease_pb2
 
@@ -44,35 +45,39 @@ class LeaseWork:
             OSError: the disk is full or failed.
         """
         begun = time.perf_counter()
-        if isinstance(lease.work, RoundSpec):
-            paths = await self._blobs.fetch([lease.work.workload_digest, lease.work.model_digest])
-            fetched = time.perf_counter()
-            result = await self._run_round(lease, lease.work, paths)
-        else:
-            paths = await self._blobs.fetch(_benchmark_blobs(lease.work))
-            fetched = time.perf_counter()
-            # Idle workers hold memory and caches that whole models may want.
-            await self._workers.close()
-            result = await run_benchmark(lease.work, paths, self._log_dir / "benchmark.log")
+        paths = await self._blobs.fetch(_blobs_of(lease.work))
+        fetched = time.perf_counter()
+        result = await self._do(lease, lease.work, paths)
         phases = {"fetch": fetched - begun, **result.phase_seconds}
         return replace(result, phase_seconds=phases)
 
-    async def _run_round(self, lease: Lease, spec: RoundSpec, paths: dict[str, Path]) -> WorkResult:
+    async def _do(self, lease: Lease, work: Work, paths: dict[str, Path]) -> WorkResult:
+        if isinstance(work, BenchmarkSpec):
+            # Idle workers hold memory and caches that whole models may want.
+            await self._workers.close()
+            return await run_benchmark(work, paths, self._log_dir / "benchmark.log")
+
         async def deliver(trial: Trial) -> None:
             await self._delivery.deliver(trial, lease)
 
-        work = RoundInput(
-            lease_id=lease.lease_id,
-            spec=spec,
-            workload_path=paths[spec.workload_digest],
-            model_path=paths.get(spec.model_digest),
-            profile=self.profile,
-        )
+        workload_path = paths[work.workload_digest]
         try:
             async with self._workers.in_use():
-                report = await run_round(
-                    work, self._workers.searcher, self._workers.measurer, deliver
-                )
+                if isinstance(work, FeaturizeSpec):
+                    return await self._featurize(work, workload_path)
+                if isinstance(work, ReplaySpec):
+                    replay = ReplayInput(lease.lease_id, work, workload_path, self.profile)
+                    report = await run_replay(
+                        replay, self._workers.searcher, self._workers.measurer, deliver
+                    )
+                else:
+                    model_path = paths.get(work.model_digest)
+                    given = RoundInput(
+                        lease.lease_id, work, workload_path, model_path, self.profile
+                    )
+                    report = await run_round(
+                        given, self._workers.searcher, self._workers.measurer, deliver
+                    )
         except RoundError as e:
             outcome = (
                 lease_pb2.LEASE_OUTCOME_FAILED if e.permanent else lease_pb2.LEASE_OUTCOME_RETURNED
@@ -84,6 +89,24 @@ class LeaseWork:
             space_exhausted=report.space_exhausted,
             phase_seconds=report.phase_seconds,
         )
+
+    async def _featurize(self, work: FeaturizeSpec, workload_path: Path) -> WorkResult:
+        begun = time.perf_counter()
+        threads = self.profile.logical_cores
+        results = await featurize(work, workload_path, threads, self._workers.searcher)
+        return WorkResult(
+            lease_pb2.LEASE_OUTCOME_DONE,
+            featurized=results,
+            phase_seconds={"featurize": time.perf_counter() - begun},
+        )
+
+
+def _blobs_of(work: Work) -> list[str]:
+    if isinstance(work, BenchmarkSpec):
+        return _benchmark_blobs(work)
+    if isinstance(work, RoundSpec):
+        return [work.workload_digest, work.model_digest]
+    return [work.workload_digest]
 
 
 def _benchmark_blobs(spec: BenchmarkSpec) -> list[str]:

@@ -10,27 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.campaigns.planner import tasks_of
+from coordinator.campaigns.readiness import ready_devices
 from coordinator.campaigns.scheduler import default_trials
 from coordinator.jobs import run_job
 from coordinator.server.bus import Bus
-from coordinator.server.selectors import matches
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import (
     CampaignPurpose,
     CampaignRecord,
     CampaignState,
-    DeviceRecord,
     GroupRecord,
     TaskKey,
     TaskProgress,
     TaskRecord,
 )
 from coordinator.state.store import Store
-from tunefleet.errors import Reason, TuneFleetError
-
-_DEVICE_POLL_S = 0.5
-"""How often to look whether the devices have measured themselves."""
+from tunefleet.errors import TuneFleetError
 
 _IMPORT_TIMEOUT_S = 1800.0
 """Large networks take minutes on a slow machine; a job that takes longer is stuck."""
@@ -51,7 +47,9 @@ class Importer:
         Raises:
             TuneFleetError: the model cannot be tuned, with the reason why.
         """
-        devices = await self._ready_devices(campaign)
+        devices = await ready_devices(
+            self._store, campaign, lambda text: self._say(campaign.campaign_id, text)
+        )
         groups = sorted({(t, d.fingerprint) for d in devices for t in campaign.spec.targets_for(d)})
         targets = sorted({target for target, _ in groups})
         work_dir = self._home.run_dir / f"import-{campaign.campaign_id}"
@@ -85,23 +83,6 @@ class Importer:
             "shapes": {name: list(dims) for name, dims in spec.shapes.items()},
             "tasks_only": spec.purpose is CampaignPurpose.COLLECT,
         }
-
-    async def _ready_devices(self, campaign: CampaignRecord) -> list[DeviceRecord]:
-        """Wait until every matching device has measured itself, since targets depend on it."""
-        while True:
-            known = await asyncio.to_thread(self._store.list_devices)
-            chosen = [d for d in known if matches(campaign.spec.device_selector, d)]
-            if not chosen:
-                raise TuneFleetError(
-                    Reason.NO_DEVICE_MATCHES,
-                    f"no device matches {campaign.spec.device_selector!r} any more",
-                )
-            ready = [d for d in chosen if d.ready]
-            if len(ready) == len(chosen):
-                return ready
-            waiting = ", ".join(sorted(d.name for d in chosen if not d.ready))
-            self._say(campaign.campaign_id, f"waiting for {waiting} to measure itself")
-            await asyncio.sleep(_DEVICE_POLL_S)
 
     def _keep(
         self,

@@ -7,16 +7,20 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
+from coordinator.campaigns.attempts import failed_attempts
 from coordinator.campaigns.collecting import (
     COLLECTION_MEASURE,
     COLLECTION_PARENTS,
     COLLECTION_SEARCH,
     choose_collecting_round,
 )
+from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
+from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
 from coordinator.campaigns.scheduler import Choice, choose_round
 from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
@@ -41,9 +45,13 @@ from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,
     BenchmarkSubject,
+    FeaturizedTrace,
+    FeaturizeSpec,
     KnownTrace,
     Lease,
+    ReplaySpec,
     RoundSpec,
+    Work,
 )
 from tunefleet.targets import target_cores
 
@@ -54,6 +62,14 @@ KNOWN_TRACES = 32
 
 BENCHMARK_ATTEMPTS = 2
 """A benchmark that failed is tried once more, then its group is reported without one."""
+
+
+_KINDS = {
+    RoundSpec: LeaseKind.ROUND,
+    BenchmarkSpec: LeaseKind.BENCHMARK,
+    ReplaySpec: LeaseKind.REPLAY,
+    FeaturizeSpec: LeaseKind.FEATURIZE,
+}
 
 
 class LeasePlanner:
@@ -79,13 +95,38 @@ class LeasePlanner:
             await asyncio.to_thread(self._keep_benchmark, lease, results, error)
         self._bus.notify_campaign(lease.campaign_id)
 
+    async def featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
+    ) -> None:
+        """Keep the features that were computed; ``error`` says why there are none."""
+        async with self._deciding:
+            await asyncio.to_thread(self._keep_featurized, lease, results, error)
+        self._bus.notify_campaign(lease.campaign_id)
+
     async def round_done(self, lease: LeaseRecord) -> None:
         """Judge the device by what its reference kernel took."""
         async with self._deciding:
             await asyncio.to_thread(self._judge_device, lease)
 
+    def _keep_featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
+    ) -> None:
+        keep_featurized(self._store, lease, results, error)
+        left = self._store.count_unfeatured(lease.campaign_id)
+        with suppress(TuneFleetError):  # it was cancelled meanwhile
+            self._store.update_campaign(
+                lease.campaign_id,
+                [CampaignState.TUNING],
+                activity=f"computing features, {left} trials to go",
+            )
+
     def _judge_device(self, lease: LeaseRecord) -> None:
         now = self._clock()
+        if lease.kind is LeaseKind.REPLAY and lease.state is LeaseState.FAILED:
+            if failed_attempts(self._store, lease) >= REPLAY_ATTEMPTS:
+                key = TaskKey(lease.workload, lease.target, lease.fingerprint)
+                self._store.mark_exhausted(lease.campaign_id, key)
+            return
         self._store.note_canary(lease.lease_id, now)
         device = self._store.get_device(lease.device_id)
         key = TaskKey(lease.workload, lease.target, lease.fingerprint)
@@ -126,12 +167,17 @@ class LeasePlanner:
         return sorted(campaigns, key=urgency)
 
     def _round(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
+        if campaign.spec.purpose is CampaignPurpose.IMPORT:
+            return self._featurizing(campaign, device)
         groups = groups_of(campaign, device)
         if not groups:
             return None
         progress = self._store.task_progress(campaign.campaign_id)
         active = self._store.list_leases(states=[LeaseState.ACTIVE])
         busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
+        if campaign.spec.purpose is CampaignPurpose.REPLAY:
+            replay = choose_replay(self._store, campaign, groups, busy)
+            return None if replay is None else self._grant(campaign, device, *replay)
         if campaign.spec.purpose is CampaignPurpose.COLLECT:
             return self._collecting_round(campaign, device, groups, progress, busy)
         # Of several targets the one that is furthest behind comes first.
@@ -145,6 +191,17 @@ class LeasePlanner:
             if choice is not None:
                 return self._tuning_round(campaign, device, group, choice)
         return None
+
+    def _featurizing(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
+        """Have the device, whichever it is, compute features that are missing."""
+        active = self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE])
+        busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
+        found = choose_featurizing(self._store, campaign, busy)
+        if found is None:
+            return None
+        key, work = found
+        group = GroupRecord(key.target, key.fingerprint, "", "")
+        return self._grant(campaign, device, group, work)
 
     def _tuning_round(
         self, campaign: CampaignRecord, device: DeviceRecord, group: GroupRecord, choice: Choice
@@ -235,7 +292,7 @@ class LeasePlanner:
         campaign: CampaignRecord,
         device: DeviceRecord,
         group: GroupRecord,
-        work: RoundSpec | BenchmarkSpec,
+        work: Work,
     ) -> Lease | None:
         now = self._clock()
         token = self._store.next_fencing_token()
@@ -245,10 +302,10 @@ class LeasePlanner:
             fencing_token=token,
             device_id=device.device_id,
             campaign_id=campaign.campaign_id,
-            kind=LeaseKind.ROUND if isinstance(work, RoundSpec) else LeaseKind.BENCHMARK,
+            kind=_KINDS[type(work)],
             target=group.target,
             fingerprint=group.fingerprint,
-            workload=work.workload if isinstance(work, RoundSpec) else "",
+            workload="" if isinstance(work, BenchmarkSpec) else work.workload,
             message=lease_to_proto(lease).SerializeToString(),
             expires_at_unix_s=now + LEASE_TTL_S,
             granted_at_unix_s=now,

@@ -14,6 +14,7 @@ from coordinator.campaigns.collecting import collected
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import tasks_of
+from coordinator.campaigns.replaying import Replayer, replayed
 from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.bus import Bus
 from coordinator.state.records import (
@@ -48,6 +49,7 @@ class CampaignRunner:
         finisher: Finisher,
         *,
         datasets: DatasetImporter,
+        replayer: Replayer,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -55,6 +57,7 @@ class CampaignRunner:
         self._importer = importer
         self._finisher = finisher
         self._datasets = datasets
+        self._replayer = replayer
         self._clock = clock
         self._drivers: dict[str, asyncio.Task[None]] = {}
 
@@ -112,6 +115,9 @@ class CampaignRunner:
         }
         if campaign.spec.purpose is CampaignPurpose.IMPORT:
             steps[CampaignState.IMPORTING] = self._datasets.import_dataset
+        if campaign.spec.purpose is CampaignPurpose.REPLAY:
+            steps[CampaignState.IMPORTING] = self._replayer.plan
+            steps[CampaignState.FINISHING] = self._replayer.finish
         return steps.get(campaign.state)
 
     async def _cancellable(self, step: Coroutine[Any, Any, None], campaign: CampaignRecord) -> None:
@@ -186,6 +192,8 @@ class CampaignRunner:
             return False
         if campaign.spec.purpose is CampaignPurpose.IMPORT:
             return self._store.count_unfeatured(campaign.campaign_id) == 0
+        if campaign.spec.purpose is CampaignPurpose.REPLAY:
+            return replayed(self._store, campaign)
         progress = self._store.task_progress(campaign.campaign_id)
         if campaign.spec.purpose is CampaignPurpose.COLLECT:
             return all(collected(t, campaign.spec.trials_per_task) for t in progress)

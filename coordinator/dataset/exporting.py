@@ -14,13 +14,19 @@ from coordinator.dataset.stats import Stats
 from coordinator.jobs import Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
-from coordinator.state.records import ArtifactRecord, TrialFilter
+from coordinator.state.records import ArtifactRecord, DatasetFormat, TrialFilter
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.targets import canonical_target
 
 _EXPORT_TIMEOUT_S = 4 * 3600.0
 """A million trials take a quarter of an hour on a quiet machine."""
+
+
+_JOBS = {
+    DatasetFormat.PARQUET: "coordinator.dataset.export_job",
+    DatasetFormat.METASCHEDULE: "coordinator.models.export_database_job",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Exporter:
 
         Args:
             chosen: the trials.
-            options: ``features``, ``licence`` and ``description``, as the job's spec has them.
+            options: ``format``, and what its job's spec has besides.
             progress: told how far it is.
 
         Raises:
@@ -89,7 +95,7 @@ class Exporter:
         }
         try:
             result = await run_job(
-                "coordinator.dataset.export_job",
+                _JOBS[options["format"]],
                 spec,
                 work_dir,
                 timeout_s=_EXPORT_TIMEOUT_S,

@@ -37,7 +37,7 @@ class Intake:
             now: seconds since 1970.
         """
         self._store = store
-        self._campaign_id = campaign_id
+        self.campaign_id = campaign_id
         self._now = now
         self.profiles: dict[str, ProfileRecord] = {}
         """Devices by id, as far as the dataset names them."""
@@ -70,7 +70,7 @@ class Intake:
                 self.refuse(record.trial.trial_id, why)
             else:
                 fitting.append(record)
-        outcome = self._store.import_trials(self._campaign_id, fitting, self._now)
+        outcome = self._store.import_trials(self.campaign_id, fitting, self._now)
         self._new += outcome.new
         for record in fitting:
             name = record.trial.trial_id
@@ -157,7 +157,7 @@ class Intake:
             workload_digest=digest,
             sources=record.sources or (workload.sources if workload else {}),
         )
-        self._store.add_tasks(self._campaign_id, [task])
+        self._store.add_tasks(self.campaign_id, [task])
 
 
 def _target(profile: DeviceProfile, fallback: str) -> str:

@@ -39,7 +39,8 @@ def write_database(folder: Path, records: Sequence[Mapping[str, Any]], target: s
     Args:
         folder: made if missing; a database that is there already is replaced.
         records: ``{"workload", "workload_path", "trace", "latency_s"}`` each, the trace as JSON
-            text (or the decoded list).
+            text (or the decoded list); ``"samples_s"``, where there, is written in place of the
+            latency.
         target: canonical target JSON; a MetaSchedule database is queried without it, so one
             database must never hold records of two targets.
 
@@ -76,11 +77,10 @@ def _commit(database: Any, module: Any, record: Mapping[str, Any], target: Any) 
     if not schedule.trace.insts:
         return False
     workload = database.commit_workload(module)
+    seconds = [float(s) for s in record.get("samples_s") or [record["latency_s"]]]
     arguments = ms.arg_info.ArgInfo.from_entry_func(module, remove_preproc=True)
     database.commit_tuning_record(
-        ms.database.TuningRecord(
-            schedule.trace, workload, [float(record["latency_s"])], target, arguments
-        )
+        ms.database.TuningRecord(schedule.trace, workload, seconds, target, arguments)
     )
     return True
 

@@ -53,7 +53,7 @@ def tunable_tasks(prepared: Any, target: str) -> list[Task]:
                     workload_name(module),
                     module,
                     int(extracted.weight),
-                    _flops(module),
+                    estimated_flops(module),
                 )
             )
     return sorted(tasks, key=lambda task: (-task.flops * task.weight, task.workload))
@@ -76,7 +76,8 @@ def _is_fixed(buffer: Any) -> bool:
     return all(isinstance(size, tirx.IntImm) for size in buffer.shape)
 
 
-def _flops(module: Any) -> float:
+def estimated_flops(module: Any) -> float:
+    """Return the floating-point operations of one call; 0 where TVM cannot tell."""
     try:
         return float(estimate_tir_flops(module))
     except Exception:  # it refuses loops that depend on data, which are tunable all the same

@@ -26,7 +26,12 @@ from coordinator.server.reports import read_trials
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
 from coordinator.state.store import Store
 from tunefleet import __version__
-from tunefleet.conversions import benchmark_result_from_proto, duration, lease_to_proto
+from tunefleet.conversions import (
+    benchmark_result_from_proto,
+    duration,
+    featurized_from_proto,
+    lease_to_proto,
+)
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
@@ -169,7 +174,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
             key = TaskKey(lease.workload, lease.target, lease.fingerprint)
             await asyncio.to_thread(self._store.mark_exhausted, lease.campaign_id, key)
-        if lease.kind is LeaseKind.ROUND:
+        elif lease.kind is LeaseKind.FEATURIZE and state is not LeaseState.RETURNED:
+            await self._featurized(lease, request.featurized, request.error)
+        if lease.kind.measures:
             await self._planner.round_done(lease)
         self._bus.notify_campaign(lease.campaign_id)
         self._bus.notify_work()
@@ -180,6 +187,15 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     ) -> None:
         found = [benchmark_result_from_proto(result) for result in results]
         await self._planner.benchmark_done(lease, found, error)
+
+    async def _featurized(
+        self, lease: LeaseRecord, results: Sequence[lease_pb2.FeaturizedTrace], error: str
+    ) -> None:
+        try:
+            found = [featurized_from_proto(result) for result in results]
+        except ValueError as e:
+            found, error = [], str(e)
+        await self._planner.featurized(lease, found, error)
 
     async def _device(self, device_id: str) -> DeviceRecord:
         try:

@@ -21,7 +21,7 @@ from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.targets import canonical_target
 from tunefleet.v1 import campaign_pb2
 
-_FORMATS = {
+FORMATS = {
     campaign_pb2.DATASET_FORMAT_PARQUET: DatasetFormat.PARQUET,
     campaign_pb2.DATASET_FORMAT_METASCHEDULE: DatasetFormat.METASCHEDULE,
 }
@@ -68,7 +68,7 @@ def _read_dataset(message: campaign_pb2.ImportSpec) -> DatasetSource:
         raise _invalid(f"a dataset has 1 to {MAX_DATASET_FILES} files with different names")
     if not all(_FILE_NAME.fullmatch(name) for name in names):
         raise _invalid("the files of a dataset must have plain names")
-    kind = _FORMATS.get(message.format)
+    kind = FORMATS.get(message.format)
     if kind is None:
         raise _invalid(f"the dataset format {message.format} is not known")
     if kind is DatasetFormat.METASCHEDULE and not (message.device and message.target):

@@ -12,8 +12,9 @@ import grpc
 import structlog
 
 from coordinator.dataset.exporting import Exported, Exporter
-from coordinator.server.limits import MAX_DESCRIPTION_CHARS
-from coordinator.state.records import TrialFilter
+from coordinator.server.dataset_creation import FORMATS
+from coordinator.server.limits import MAX_DESCRIPTION_CHARS, MAX_TRIALS_PER_TASK
+from coordinator.state.records import DatasetFormat, TrialFilter
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import campaign_pb2, dataset_service_pb2_grpc
 from tunefleet.v1 import dataset_service_pb2 as pb
@@ -46,8 +47,25 @@ class DatasetService(dataset_service_pb2_grpc.DatasetServiceServicer):
                 Reason.INVALID_ARGUMENT,
                 f"licence and description may have {MAX_DESCRIPTION_CHARS} characters together",
             )
+        kind = FORMATS.get(request.format)
+        if kind is None or not 0 <= request.best <= MAX_TRIALS_PER_TASK:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT,
+                f"the format {request.format} is not known, or {request.best} schedules are too "
+                "many or too few",
+            )
         chosen = await self._choose(request.selection)
+        if kind is DatasetFormat.METASCHEDULE and not (
+            len(chosen.device_ids) == len(chosen.targets) == 1
+        ):
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT,
+                "a MetaSchedule database does not keep devices and targets apart: name one of "
+                "each with --device and --target",
+            )
         options = {
+            "format": kind,
+            "best": request.best,
             "features": not request.without_features,
             "licence": request.licence,
             "description": request.description,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from coordinator.state.records import DeviceRecord, LeaseRecord
-from tunefleet.leases import BenchmarkResult, Lease
+from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
 
 
 class Planner(Protocol):
@@ -23,6 +23,11 @@ class Planner(Protocol):
     ) -> None:
         """Keep what a benchmark found. May be called again for a lease, when an agent repeats."""
 
+    async def featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
+    ) -> None:
+        """Keep features that were computed. May be called again for a lease."""
+
     async def round_done(self, lease: LeaseRecord) -> None:
         """Take note that a round has ended, its trials being stored. May be called again."""
 
@@ -36,6 +41,11 @@ class NoWork:
 
     async def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
+    ) -> None:
+        """Forget it."""
+
+    async def featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
         """Forget it."""
 

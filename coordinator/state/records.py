@@ -258,8 +258,15 @@ class LeaseKind(StrEnum):
 
     ROUND = "round"
     BENCHMARK = "benchmark"
+    REPLAY = "replay"
+    FEATURIZE = "featurize"
     IMPORT = "import"
     """Was granted by another coordinator, and is known here for its trials' sake."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether trials come of it."""
+        return self in {LeaseKind.ROUND, LeaseKind.REPLAY}
 
 
 @dataclass(frozen=True)
@@ -346,6 +353,31 @@ class TrialRecord:
     sources: Mapping[str, int]
     """Networks and families that the workload comes from, with its weight in each."""
     trial: Trial
+
+
+@dataclass(frozen=True)
+class MeasuredTrial:
+    """A trial that has a latency."""
+
+    trial_id: str
+    candidate: str
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class ReplayPair:
+    """A schedule before and after it was measured again."""
+
+    key: TaskKey
+    """Where it was measured again."""
+    candidate: str
+    before_s: float
+    before_target: str
+    before_fingerprint: str
+    after_s: float | None
+    """``None`` where it gave no latency."""
+    verdict: str
+    """Empty where it has not been measured again yet."""
 
 
 @dataclass(frozen=True)

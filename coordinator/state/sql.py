@@ -12,6 +12,7 @@ from coordinator.state.sql_imports import SqlImports
 from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
 from coordinator.state.sql_models import SqlModels
+from coordinator.state.sql_replays import SqlReplays
 from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
 
@@ -25,6 +26,7 @@ class SqlStore(
     SqlDatasets,
     SqlImports,
     SqlFeatures,
+    SqlReplays,
     SqlModels,
 ):
     """The whole store, each part of which is a class of its own."""

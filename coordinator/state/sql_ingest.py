@@ -57,7 +57,8 @@ def _refusal(lease: RowMapping | None, device_id: str, fencing_token: int) -> st
         return "the lease never was this device's"
     if lease["fencing_token"] != fencing_token:
         return "the fencing token is not the lease's"
-    return "" if lease["kind"] == LeaseKind.ROUND else "the lease is not for measuring candidates"
+    measures = LeaseKind(lease["kind"]).measures
+    return "" if measures else "the lease is not for measuring candidates"
 
 
 def _stored_under(connection: Connection, batch: Sequence[Trial]) -> dict[str, str]:

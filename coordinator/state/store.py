@@ -15,9 +15,11 @@ from coordinator.state.records import (
     LatencyPoint,
     LeaseRecord,
     LeaseState,
+    MeasuredTrial,
     ModelVersionRecord,
     ProfileRecord,
     Quarantine,
+    ReplayPair,
     TaskKey,
     TaskProgress,
     TaskRecord,
@@ -307,6 +309,32 @@ class Store(ABC):
             impossible: candidates that will never have features, with the reason; they wait no
                 longer.
         """
+
+    # Replays
+
+    @abstractmethod
+    def measured_trials(self, key: TaskKey, campaign_id: str = "") -> list[MeasuredTrial]:
+        """Return the trials of a record set that have a latency, the fastest first.
+
+        Args:
+            key: the record set.
+            campaign_id: only trials of this campaign; of all for none.
+        """
+
+    @abstractmethod
+    def plan_replays(self, campaign_id: str, key: TaskKey, trial_ids: Sequence[str]) -> None:
+        """Plan to measure the schedules of stored trials again, on a task of a campaign.
+
+        A candidate that is planned for the task already stays as it is planned.
+        """
+
+    @abstractmethod
+    def pending_replays(self, campaign_id: str, key: TaskKey, limit: int) -> list[KnownCandidate]:
+        """Return planned schedules that the campaign has no trial of yet, the fastest first."""
+
+    @abstractmethod
+    def replay_pairs(self, campaign_id: str) -> list[ReplayPair]:
+        """Return everything that is planned with what came of it, task by task."""
 
     # Cost models
 

@@ -247,6 +247,16 @@ trial_payloads = Table(
     Column("trace", LargeBinary, nullable=False),
 )
 
+# What a campaign that replays measures again, and which trials of before that repeats.
+replays = Table(
+    "replays",
+    metadata,
+    Column("campaign_id", ForeignKey("campaigns.campaign_id"), primary_key=True),
+    Column("record_set_id", ForeignKey("record_sets.record_set_id"), primary_key=True),
+    Column("candidate", String, primary_key=True),
+    Column("source_seq", ForeignKey("trials.seq"), nullable=False),
+)
+
 model_versions = Table(
     "model_versions",
     metadata,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 
@@ -14,11 +15,16 @@ from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,
     BenchmarkSubject,
+    FeaturizedTrace,
+    FeaturizeSpec,
     KnownTrace,
     Lease,
     MeasurePolicy,
+    NamedTrace,
+    ReplaySpec,
     RoundSpec,
     SearchPolicy,
+    Work,
 )
 from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict
 from tunefleet.v1 import device_pb2, lease_pb2, trial_pb2
@@ -183,10 +189,15 @@ def lease_to_proto(lease: Lease) -> lease_pb2.Lease:
         ttl=duration(lease.ttl_s),
         campaign_id=lease.campaign_id,
     )
-    if isinstance(lease.work, RoundSpec):
-        message.round.CopyFrom(_round_to_proto(lease.work))
+    work = lease.work
+    if isinstance(work, RoundSpec):
+        message.round.CopyFrom(_round_to_proto(work))
+    elif isinstance(work, BenchmarkSpec):
+        message.benchmark.CopyFrom(_benchmark_to_proto(work))
+    elif isinstance(work, ReplaySpec):
+        message.replay.CopyFrom(_replay_to_proto(work))
     else:
-        message.benchmark.CopyFrom(_benchmark_to_proto(lease.work))
+        message.featurize.CopyFrom(_featurize_to_proto(work))
     return message
 
 
@@ -197,11 +208,15 @@ def lease_from_proto(message: lease_pb2.Lease) -> Lease:
         ValueError: it brings work of a kind that this release does not know.
     """
     kind = message.WhichOneof("work")
-    work: RoundSpec | BenchmarkSpec
+    work: Work
     if kind == "round":
         work = _round_from_proto(message.round)
     elif kind == "benchmark":
         work = _benchmark_from_proto(message.benchmark)
+    elif kind == "replay":
+        work = _replay_from_proto(message.replay)
+    elif kind == "featurize":
+        work = _featurize_from_proto(message.featurize)
     else:
         raise ValueError("the lease brings work of an unknown kind; update this agent")
     return Lease(
@@ -229,7 +244,6 @@ def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> Benchmark
 
 
 def _round_to_proto(spec: RoundSpec) -> lease_pb2.RoundSpec:
-    measure = spec.measure
     return lease_pb2.RoundSpec(
         workload=spec.workload,
         workload_digest=spec.workload_digest,
@@ -241,26 +255,13 @@ def _round_to_proto(spec: RoundSpec) -> lease_pb2.RoundSpec:
         known=[lease_pb2.KnownTrace(**asdict(known)) for known in spec.known],
         tried=sorted(int(candidate, 16) for candidate in spec.tried),
         include_baseline=spec.include_baseline,
-        measure=lease_pb2.MeasurePolicy(
-            number=measure.number,
-            repeat=measure.repeat,
-            min_repeat_ms=measure.min_repeat_ms,
-            build_timeout=duration(measure.build_timeout_s),
-            run_timeout=duration(measure.run_timeout_s),
-            memory_limit_bytes=measure.memory_limit_bytes,
-            max_repeat=measure.max_repeat,
-            budget=duration(measure.budget_ms / 1000),
-            precision=measure.precision,
-            slow_ratio=measure.slow_ratio,
-            max_attempts=measure.max_attempts,
-            flush_cache=measure.flush_cache,
-        ),
+        measure=_measure_to_proto(spec.measure),
         search=lease_pb2.SearchPolicy(**asdict(spec.search)),
     )
 
 
 def _round_from_proto(message: lease_pb2.RoundSpec) -> RoundSpec:
-    measure, search = message.measure, message.search
+    search = message.search
     return RoundSpec(
         workload=message.workload,
         workload_digest=message.workload_digest,
@@ -272,26 +273,118 @@ def _round_from_proto(message: lease_pb2.RoundSpec) -> RoundSpec:
         known=tuple(KnownTrace(k.trace, k.latency_s, k.candidate) for k in message.known),
         tried=frozenset(f"{candidate:016x}" for candidate in message.tried),
         include_baseline=message.include_baseline,
-        measure=MeasurePolicy(
-            number=measure.number,
-            repeat=measure.repeat,
-            min_repeat_ms=measure.min_repeat_ms,
-            build_timeout_s=seconds(measure.build_timeout),
-            run_timeout_s=seconds(measure.run_timeout),
-            memory_limit_bytes=measure.memory_limit_bytes,
-            max_repeat=measure.max_repeat,
-            budget_ms=round(seconds(measure.budget) * 1000),
-            precision=measure.precision,
-            slow_ratio=measure.slow_ratio,
-            max_attempts=measure.max_attempts,
-            flush_cache=measure.flush_cache,
-        ),
+        measure=_measure_from_proto(message.measure),
         search=SearchPolicy(
             population=search.population,
             generations=search.generations,
             exploration=search.exploration,
         ),
     )
+
+
+def _measure_to_proto(policy: MeasurePolicy) -> lease_pb2.MeasurePolicy:
+    return lease_pb2.MeasurePolicy(
+        number=policy.number,
+        repeat=policy.repeat,
+        min_repeat_ms=policy.min_repeat_ms,
+        build_timeout=duration(policy.build_timeout_s),
+        run_timeout=duration(policy.run_timeout_s),
+        memory_limit_bytes=policy.memory_limit_bytes,
+        max_repeat=policy.max_repeat,
+        budget=duration(policy.budget_ms / 1000),
+        precision=policy.precision,
+        slow_ratio=policy.slow_ratio,
+        max_attempts=policy.max_attempts,
+        flush_cache=policy.flush_cache,
+    )
+
+
+def _measure_from_proto(message: lease_pb2.MeasurePolicy) -> MeasurePolicy:
+    return MeasurePolicy(
+        number=message.number,
+        repeat=message.repeat,
+        min_repeat_ms=message.min_repeat_ms,
+        build_timeout_s=seconds(message.build_timeout),
+        run_timeout_s=seconds(message.run_timeout),
+        memory_limit_bytes=message.memory_limit_bytes,
+        max_repeat=message.max_repeat,
+        budget_ms=round(seconds(message.budget) * 1000),
+        precision=message.precision,
+        slow_ratio=message.slow_ratio,
+        max_attempts=message.max_attempts,
+        flush_cache=message.flush_cache,
+    )
+
+
+def _traces_to_proto(traces: Iterable[NamedTrace]) -> list[lease_pb2.NamedTrace]:
+    return [lease_pb2.NamedTrace(candidate=t.candidate, trace=t.trace) for t in traces]
+
+
+def _traces_from_proto(messages: Iterable[lease_pb2.NamedTrace]) -> tuple[NamedTrace, ...]:
+    return tuple(NamedTrace(t.candidate, t.trace) for t in messages)
+
+
+def _replay_to_proto(spec: ReplaySpec) -> lease_pb2.ReplaySpec:
+    return lease_pb2.ReplaySpec(
+        workload=spec.workload,
+        workload_digest=spec.workload_digest,
+        target=spec.target,
+        traces=_traces_to_proto(spec.traces),
+        measure=_measure_to_proto(spec.measure),
+    )
+
+
+def _replay_from_proto(message: lease_pb2.ReplaySpec) -> ReplaySpec:
+    return ReplaySpec(
+        workload=message.workload,
+        workload_digest=message.workload_digest,
+        target=message.target,
+        traces=_traces_from_proto(message.traces),
+        measure=_measure_from_proto(message.measure),
+    )
+
+
+def _featurize_to_proto(spec: FeaturizeSpec) -> lease_pb2.FeaturizeSpec:
+    return lease_pb2.FeaturizeSpec(
+        workload=spec.workload,
+        workload_digest=spec.workload_digest,
+        target=spec.target,
+        traces=_traces_to_proto(spec.traces),
+    )
+
+
+def _featurize_from_proto(message: lease_pb2.FeaturizeSpec) -> FeaturizeSpec:
+    return FeaturizeSpec(
+        workload=message.workload,
+        workload_digest=message.workload_digest,
+        target=message.target,
+        traces=_traces_from_proto(message.traces),
+    )
+
+
+def featurized_to_proto(result: FeaturizedTrace) -> lease_pb2.FeaturizedTrace:
+    """Make a message of what came of one schedule."""
+    features = None
+    if result.features is not None:
+        features = trial_pb2.ProgramFeatures(
+            stores=result.features.stores, data=result.features.data
+        )
+    return lease_pb2.FeaturizedTrace(
+        candidate=result.candidate, features=features, error=result.error
+    )
+
+
+def featurized_from_proto(message: lease_pb2.FeaturizedTrace) -> FeaturizedTrace:
+    """Read what came of one schedule.
+
+    Raises:
+        ValueError: the features do not have the bytes that their shape says.
+    """
+    features = None
+    if message.HasField("features"):
+        features = ProgramFeatures(message.features.stores, message.features.data)
+        features.check()
+    return FeaturizedTrace(message.candidate, features, message.error)
 
 
 def _benchmark_to_proto(spec: BenchmarkSpec) -> lease_pb2.BenchmarkSpec:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tunefleet.trials import ProgramFeatures
+
 BASELINE_TRACE = "[[],[]]"
 """The empty schedule: measuring it gives the untuned latency of a workload."""
 
@@ -130,6 +132,49 @@ class BenchmarkResult:
 
 
 @dataclass(frozen=True)
+class NamedTrace:
+    """A schedule and the program that it makes."""
+
+    candidate: str
+    trace: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReplaySpec:
+    """Known schedules of one task to be measured as they are."""
+
+    workload: str
+    workload_digest: str
+    target: str
+    traces: tuple[NamedTrace, ...]
+    measure: MeasurePolicy = MeasurePolicy()
+
+
+@dataclass(frozen=True)
+class FeaturizeSpec:
+    """Known schedules of one workload whose features are to be computed."""
+
+    workload: str
+    workload_digest: str
+    target: str
+    traces: tuple[NamedTrace, ...]
+
+
+@dataclass(frozen=True)
+class FeaturizedTrace:
+    """What came of one schedule whose features were asked for."""
+
+    candidate: str
+    features: ProgramFeatures | None = None
+    error: str = ""
+    """Why there are none."""
+
+
+Work = RoundSpec | BenchmarkSpec | ReplaySpec | FeaturizeSpec
+"""What a lease may ask for."""
+
+
+@dataclass(frozen=True)
 class Lease:
     """The right, limited in time and fenced by a token, to do one piece of work."""
 
@@ -137,4 +182,4 @@ class Lease:
     fencing_token: int
     ttl_s: float
     campaign_id: str
-    work: RoundSpec | BenchmarkSpec
+    work: Work

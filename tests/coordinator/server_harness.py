@@ -19,7 +19,7 @@ from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord
 from tunefleet.conversions import lease_to_proto, profile_to_proto
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import schema_digest
-from tunefleet.leases import BenchmarkResult, BenchmarkSpec, Lease, RoundSpec
+from tunefleet.leases import BenchmarkResult, BenchmarkSpec, FeaturizedTrace, Lease, RoundSpec
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -39,8 +39,14 @@ class ListPlanner:
 
     works: list[RoundSpec | BenchmarkSpec] = field(default_factory=list)
     benchmarks: list[tuple[str, list[BenchmarkResult], str]] = field(default_factory=list)
+    features: list[tuple[str, list[FeaturizedTrace], str]] = field(default_factory=list)
     rounds: list[str] = field(default_factory=list)
     core: Core | None = None
+
+    async def featurized(
+        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
+    ) -> None:
+        self.features.append((lease.lease_id, list(results), error))
 
     async def round_done(self, lease: LeaseRecord) -> None:
         self.rounds.append(lease.lease_id)

@@ -59,6 +59,7 @@ class Running:
 
     address: str
     store: Store
+    home: Path
 
     async def take(self, place: Path, **options: Any) -> dict[str, Any]:
         """Import a dataset and return what came of it."""
@@ -87,7 +88,7 @@ async def coordinator(home: Path) -> AsyncIterator[Running]:
 
     config = ServerConfig(home, "127.0.0.1:0")
     running = asyncio.create_task(serve(config, remember, ready=ready.set_result, stop=stop))
-    yield Running(await ready, cores[0].store)
+    yield Running(await ready, cores[0].store, home)
     stop.set()
     await running
 

@@ -33,6 +33,7 @@ from coordinator.state.records import (
     KnownCandidate,
     LeaseKind,
     LeaseState,
+    MeasuredTrial,
     TaskKey,
     TrialFilter,
     TrialRecord,
@@ -664,6 +665,104 @@ class TestImports:
         assert importing_store.get_device("far").imported
         importing_store.put_device(device("far"))
         assert not importing_store.get_device("far").imported
+
+
+class TestFeatures:
+    def waiting(self, store: Store) -> list[str]:
+        return [r.trial.candidate for r in store.unfeatured("c-1", 10)]
+
+    def test_trials_without_features_wait_for_them(self, busy_store: Store) -> None:
+        bare = [trial(n, features=None) for n in (2, 3)]
+        again = trial(3, features=None, trial_id="again")
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1), *bare, again], NOW)
+        assert busy_store.count_unfeatured("c-1") == 3
+        assert self.waiting(busy_store) == [t.candidate for t in bare]
+        assert busy_store.unfeatured("c-1", 10, besides=[KEY]) == []
+
+    def test_what_was_computed_is_kept_and_waits_no_longer(self, busy_store: Store) -> None:
+        bare = [trial(n, features=None) for n in (1, 2, 3)]
+        busy_store.ingest_trials("id-pi4", "l-1", 1, bare, NOW)
+        found = trial(1).features
+        assert found is not None
+        names = [t.candidate for t in bare]
+        busy_store.put_features("c-1", KEY, {names[0]: found}, {names[1]: "does not apply"})
+        assert self.waiting(busy_store) == [names[2]]
+        stored = {r.trial.candidate: r.trial for r in busy_store.trial_records(TrialFilter())}
+        assert stored[names[0]] == trial(1)
+        assert stored[names[1]].features is None
+        assert stored[names[1]].error == "no features: does not apply"
+        assert [row.candidate for row in busy_store.training_rows()] == [names[0]]
+
+    def test_features_that_are_there_are_never_replaced(self, busy_store: Store) -> None:
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)
+        other = trial(9).features
+        assert other is not None
+        busy_store.put_features("c-1", KEY, {trial(1).candidate: other}, {})
+        assert [r.trial.features for r in busy_store.trial_records(TrialFilter())] == [
+            trial(1).features
+        ]
+
+    def test_a_task_without_a_module_is_left_out(self, store: Store) -> None:
+        store.put_device(device())
+        store.create_campaign(campaign(), "")
+        store.add_tasks("c-1", [replace(task(), workload_digest="")])
+        store.grant_lease(lease())
+        store.ingest_trials("id-pi4", "l-1", 1, [trial(1, features=None)], NOW)
+        assert store.count_unfeatured("c-1") == 0
+        assert self.waiting(store) == []
+
+
+class TestReplays:
+    @pytest.fixture
+    def replaying(self, busy_store: Store) -> Store:
+        """A store with three measured trials that campaign ``c-2`` replays on another target."""
+        failed = trial(4, verdict=Verdict.CRASHED, samples_s=())
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(n) for n in (3, 1, 2)], NOW)
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [failed], NOW)
+        busy_store.cancel_leases("c-1")
+        busy_store.create_campaign(campaign("c-2"), "")
+        busy_store.add_tasks("c-2", [task(self.THERE)])
+        return busy_store
+
+    THERE = replace(KEY, target="{}")
+
+    def test_measured_trials_come_fastest_first(self, replaying: Store) -> None:
+        assert replaying.measured_trials(KEY, "c-1") == [
+            MeasuredTrial(trial(n).trial_id, trial(n).candidate, n / 1000) for n in (1, 2, 3)
+        ]
+        assert replaying.measured_trials(KEY, "c-2") == []
+        assert len(replaying.measured_trials(KEY)) == 3
+
+    def test_planned_schedules_wait_until_the_campaign_has_measured_them(
+        self, replaying: Store
+    ) -> None:
+        names = [trial(n).trial_id for n in (2, 3)]
+        replaying.plan_replays("c-2", self.THERE, names)
+        replaying.plan_replays("c-2", self.THERE, names)
+        assert replaying.pending_replays("c-2", self.THERE, 10) == [
+            KnownCandidate(trial(n).candidate, trial(n).trace, n / 1000) for n in (2, 3)
+        ]
+        replaying.grant_lease(
+            lease("l-2", 2, campaign_id="c-2", kind=LeaseKind.REPLAY, target=self.THERE.target)
+        )
+        again = trial(2, "l-2", samples_s=(5e-3,))
+        replaying.ingest_trials("id-pi4", "l-2", 2, [again], NOW)
+        assert [k.candidate for k in replaying.pending_replays("c-2", self.THERE, 10)] == [
+            trial(3).candidate
+        ]
+        first, second = replaying.replay_pairs("c-2")
+        assert (first.key, first.before_s, first.after_s) == (self.THERE, 2e-3, 5e-3)
+        assert (first.before_target, first.verdict) == (KEY.target, "ok")
+        assert (second.before_s, second.after_s, second.verdict) == (3e-3, None, "")
+
+    def test_a_candidate_is_planned_once_whichever_trial_it_came_from(
+        self, replaying: Store
+    ) -> None:
+        replaying.grant_lease(lease("l-2", 2))
+        again = trial(1, "l-2", samples_s=(9e-3,))
+        replaying.ingest_trials("id-pi4", "l-2", 2, [again], NOW)
+        replaying.plan_replays("c-2", self.THERE, [trial(1).trial_id, again.trial_id])
+        assert len(replaying.replay_pairs("c-2")) == 1
 
 
 class TestModels:

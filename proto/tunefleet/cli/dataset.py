@@ -73,6 +73,21 @@ def export(
     campaign: CampaignsOption = None,
     target: TargetsOption = None,
     device: DevicesOption = None,
+    dataset_format: Annotated[
+        DatasetFormat,
+        typer.Option(
+            "--kind",
+            help="Parquet tables, or a MetaSchedule database of one --device and --target.",
+        ),
+    ] = DatasetFormat.PARQUET,
+    best: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Fastest schedules of each workload in a MetaSchedule database; 0 for all.",
+        ),
+    ] = 0,
     features: Annotated[
         bool,
         typer.Option(
@@ -96,6 +111,7 @@ def export(
     \bExamples:
       $ tunefleet dataset export my-trials
       $ tunefleet dataset export my-trials --campaign squeezenet --licence CC-BY-4.0
+      $ tunefleet dataset export for-tvm --kind metaschedule --device box --target llvm --best 5
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
@@ -112,7 +128,9 @@ def export(
             campaigns=campaign or (),
             targets=target or (),
             devices=device or (),
+            dataset_format=dataset_format,
             features=features,
+            best=best,
             licence=licence,
             description=description,
             activity=bar.advance,

@@ -76,6 +76,30 @@ def import_sheet(result: Mapping[str, Any]) -> RenderableType:
     )
 
 
+def replay_sheet(result: Mapping[str, Any]) -> RenderableType:
+    """Show how latencies compare before and after a replay."""
+    right = ("compared", "median ratio", "within 5 %", "Kendall tau")
+    table = make_table(
+        "target", "fingerprint", "measured before on", *right, "verdicts", right=right
+    )
+    for g in result["groups"]:
+        table.add_row(
+            short_target(g["target"]),
+            g["fingerprint"],
+            "the same" if g["same_hardware"] else "others",
+            f"{g['compared']:,} of {g['planned']:,}",
+            _figure(g["median_ratio"], ".3f"),
+            _figure(g["share_within_5_percent"], ".0%"),
+            _figure(g["kendall_tau"], ".3f"),
+            ", ".join(f"{k} {n:,}" for k, n in g["verdicts"].items()),
+        )
+    return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
 def refusals_text(what: str, rejected: int, refusals: Mapping[str, int]) -> Text:
     """Say how many rows are refused, and why."""
     lines = [f"{what} {rejected:,} rows:"]

@@ -152,17 +152,23 @@ def export(
     return ExportedDataset(tuple(paths), stats_from_proto(last.stats))
 
 
+def checked_format(name: str) -> campaign_pb2.DatasetFormat.ValueType:
+    """Return the format of that name. Raises INVALID_ARGUMENT."""
+    if name not in FORMATS:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{name!r} is no format of datasets; there are {', '.join(FORMATS)}",
+        )
+    return FORMATS[name]
+
+
 def files_of(place: Path, dataset_format: str) -> list[Path]:
     """Find a dataset's files.
 
     Raises:
         TuneFleetError: DATASET_INVALID, there are none; INVALID_ARGUMENT, the format is not known.
     """
-    if dataset_format not in FORMATS:
-        raise TuneFleetError(
-            Reason.INVALID_ARGUMENT,
-            f"{dataset_format!r} is no format of datasets; there are {', '.join(FORMATS)}",
-        )
+    checked_format(dataset_format)
     if dataset_format == "metaschedule":
         files = [place / name for name in DATABASE_FILES]
         missing = [path.name for path in files if not path.is_file()]
@@ -244,7 +250,24 @@ def import_result(campaign: Campaign) -> dict[str, Any]:
     Raises:
         TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
     """
-    with tempfile.TemporaryDirectory(prefix="tunefleet-import-") as folder:
+    return _result(campaign, "import.json")
+
+
+def replay_result(campaign: Campaign) -> dict[str, Any]:
+    """Fetch what came of a replay.
+
+    Returns:
+        ``groups``, one for each target and hardware, with ``median_ratio`` (after over before),
+        ``share_within_5_percent``, ``kendall_tau``, ``verdicts`` and the same of each task.
+
+    Raises:
+        TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
+    """
+    return _result(campaign, "replay.json")
+
+
+def _result(campaign: Campaign, name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="tunefleet-result-") as folder:
         campaign.download(folder)
-        result: dict[str, Any] = json.loads((Path(folder) / "import.json").read_text())
+        result: dict[str, Any] = json.loads((Path(folder) / name).read_text())
     return result

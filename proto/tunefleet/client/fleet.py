@@ -142,6 +142,44 @@ class TuneFleet:
             spec.model_digest = blobs.upload(self._connection, path, upload_progress)
         return self._create(spec)
 
+    def replay(
+        self,
+        campaign: str,
+        *,
+        devices: str = "",
+        targets: Sequence[str] = (),
+        best: int = 0,
+        per_task: int = 0,
+        time_limit_s: float | None = None,
+        name: str = "",
+    ) -> Campaign:
+        """Measure a campaign's schedules again, on these devices or on others.
+
+        Args:
+            campaign: whose schedules, by id, an unambiguous beginning of it, or name.
+            devices: selector such as ``arch=x86_64,site=lab``; empty for all.
+            targets: TVM targets in place of each device's own; records of each are kept apart.
+            best: only so many of the fastest of each task; 0 for all.
+            per_task: so many of each task, spread over its latencies; 0 for all.
+            time_limit_s: longest time for measuring.
+            name: in listings.
+
+        Returns:
+            The campaign that measures; its artifact ``replay.json`` compares the latencies.
+
+        Raises:
+            TuneFleetError: CAMPAIGN_UNKNOWN, NO_DEVICE_MATCHES, INVALID_ARGUMENT, ...
+        """
+        spec = campaign_pb2.CampaignSpec(
+            name=name or f"replay of {campaign}",
+            purpose=campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,
+            device_selector=devices,
+            targets=_checked_targets(targets),
+            time_limit=duration(time_limit_s) if time_limit_s is not None else None,
+            replay=campaign_pb2.ReplayOptions(campaign_id=campaign, best=best, per_task=per_task),
+        )
+        return self._create(spec)
+
     def _create(self, spec: campaign_pb2.CampaignSpec) -> Campaign:
         request = user_service_pb2.CreateCampaignRequest(
             spec=spec, idempotency_key=uuid.uuid4().hex
@@ -220,20 +258,24 @@ class TuneFleet:
         campaigns: Sequence[str] = (),
         targets: Sequence[str] = (),
         devices: Sequence[str] = (),
+        dataset_format: str = "parquet",
         features: bool = True,
+        best: int = 0,
         licence: str = "",
         description: str = "",
         activity: datasets.Activity | None = None,
         progress: blobs.Progress | None = None,
     ) -> datasets.ExportedDataset:
-        """Write stored trials to a folder of Parquet files, with a data card.
+        """Write stored trials to a folder: Parquet with a data card, or a MetaSchedule database.
 
         Args:
             folder: made where it does not exist; files of the same names are replaced.
             campaigns: only their trials, each by id, an unambiguous beginning of it, or name.
             targets: only trials for these.
             devices: only trials of these, each by name or id.
+            dataset_format: ``parquet``, or ``metaschedule``, which takes one device and target.
             features: leave them out where false; they can be computed again.
+            best: fastest schedules of each workload in a MetaSchedule database; 0 for all.
             licence: that the files name.
             description: a sentence on what it is.
             activity: called with the share done and what is being done.
@@ -245,8 +287,9 @@ class TuneFleet:
         selection = datasets.Selection(campaigns, targets, devices)
         request = dataset_service_pb2.ExportDatasetRequest(
             selection=selection.to_proto(),
-            format=campaign_pb2.DATASET_FORMAT_PARQUET,
+            format=datasets.checked_format(dataset_format),
             without_features=not features,
+            best=best,
             licence=licence,
             description=description,
         )
@@ -303,7 +346,7 @@ class TuneFleet:
             purpose=campaign_pb2.CAMPAIGN_PURPOSE_IMPORT,
             dataset=campaign_pb2.ImportSpec(
                 files=datasets.upload(self._connection, files, upload_progress),
-                format=datasets.FORMATS[dataset_format],
+                format=datasets.checked_format(dataset_format),
                 device=device,
                 target=target,
                 featurize=featurize,

@@ -430,6 +430,7 @@ class CompleteLeaseRequest(google.protobuf.message.Message):
     SPACE_EXHAUSTED_FIELD_NUMBER: builtins.int
     BENCHMARK_FIELD_NUMBER: builtins.int
     PHASE_SECONDS_FIELD_NUMBER: builtins.int
+    FEATURIZED_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """The agent's id."""
     lease_id: builtins.str
@@ -450,6 +451,10 @@ class CompleteLeaseRequest(google.protobuf.message.Message):
     def phase_seconds(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """Wall time by phase of the work, in seconds."""
 
+    @property
+    def featurized(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tunefleet.v1.lease_pb2.FeaturizedTrace]:
+        """What came of each schedule whose features were asked for."""
+
     def __init__(
         self,
         *,
@@ -461,8 +466,9 @@ class CompleteLeaseRequest(google.protobuf.message.Message):
         space_exhausted: builtins.bool = ...,
         benchmark: collections.abc.Iterable[tunefleet.v1.lease_pb2.BenchmarkResult] | None = ...,
         phase_seconds: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        featurized: collections.abc.Iterable[tunefleet.v1.lease_pb2.FeaturizedTrace] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["benchmark", b"benchmark", "device_id", b"device_id", "error", b"error", "fencing_token", b"fencing_token", "lease_id", b"lease_id", "outcome", b"outcome", "phase_seconds", b"phase_seconds", "space_exhausted", b"space_exhausted"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["benchmark", b"benchmark", "device_id", b"device_id", "error", b"error", "featurized", b"featurized", "fencing_token", b"fencing_token", "lease_id", b"lease_id", "outcome", b"outcome", "phase_seconds", b"phase_seconds", "space_exhausted", b"space_exhausted"]) -> None: ...
 
 Global___CompleteLeaseRequest: typing_extensions.TypeAlias = CompleteLeaseRequest
 

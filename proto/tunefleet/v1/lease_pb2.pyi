@@ -11,6 +11,7 @@ import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import sys
+import tunefleet.v1.trial_pb2
 import typing
 
 if sys.version_info >= (3, 10):
@@ -376,6 +377,129 @@ class BenchmarkResult(google.protobuf.message.Message):
 Global___BenchmarkResult: typing_extensions.TypeAlias = BenchmarkResult
 
 @typing.final
+class NamedTrace(google.protobuf.message.Message):
+    """NamedTrace is a schedule and the program that it makes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
+    candidate: builtins.str
+    """Structural hash of the scheduled module, in hex."""
+    trace: builtins.str
+    """The schedule trace as JSON, postprocessing included."""
+    def __init__(
+        self,
+        *,
+        candidate: builtins.str = ...,
+        trace: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["candidate", b"candidate", "trace", b"trace"]) -> None: ...
+
+Global___NamedTrace: typing_extensions.TypeAlias = NamedTrace
+
+@typing.final
+class ReplaySpec(google.protobuf.message.Message):
+    """ReplaySpec has known schedules of one task measured, as they are."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    WORKLOAD_DIGEST_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
+    MEASURE_FIELD_NUMBER: builtins.int
+    workload: builtins.str
+    """Structural hash of the workload, in hex."""
+    workload_digest: builtins.str
+    """Blob with the workload's IRModule as TVM's JSON."""
+    target: builtins.str
+    """The target, as canonical JSON."""
+    @property
+    def traces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NamedTrace]:
+        """What to measure."""
+
+    @property
+    def measure(self) -> Global___MeasurePolicy:
+        """How it is measured."""
+
+    def __init__(
+        self,
+        *,
+        workload: builtins.str = ...,
+        workload_digest: builtins.str = ...,
+        target: builtins.str = ...,
+        traces: collections.abc.Iterable[Global___NamedTrace] | None = ...,
+        measure: Global___MeasurePolicy | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["measure", b"measure"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["measure", b"measure", "target", b"target", "traces", b"traces", "workload", b"workload", "workload_digest", b"workload_digest"]) -> None: ...
+
+Global___ReplaySpec: typing_extensions.TypeAlias = ReplaySpec
+
+@typing.final
+class FeaturizeSpec(google.protobuf.message.Message):
+    """FeaturizeSpec has the features of known schedules of one workload computed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: builtins.int
+    WORKLOAD_DIGEST_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    TRACES_FIELD_NUMBER: builtins.int
+    workload: builtins.str
+    """Structural hash of the workload, in hex."""
+    workload_digest: builtins.str
+    """Blob with the workload's IRModule as TVM's JSON."""
+    target: builtins.str
+    """The target, as canonical JSON."""
+    @property
+    def traces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___NamedTrace]:
+        """Whose features to compute."""
+
+    def __init__(
+        self,
+        *,
+        workload: builtins.str = ...,
+        workload_digest: builtins.str = ...,
+        target: builtins.str = ...,
+        traces: collections.abc.Iterable[Global___NamedTrace] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["target", b"target", "traces", b"traces", "workload", b"workload", "workload_digest", b"workload_digest"]) -> None: ...
+
+Global___FeaturizeSpec: typing_extensions.TypeAlias = FeaturizeSpec
+
+@typing.final
+class FeaturizedTrace(google.protobuf.message.Message):
+    """FeaturizedTrace is what came of one schedule."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANDIDATE_FIELD_NUMBER: builtins.int
+    FEATURES_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    candidate: builtins.str
+    """Structural hash of the scheduled module, in hex, as it was asked for."""
+    error: builtins.str
+    """Why there are none, for people; empty where there are."""
+    @property
+    def features(self) -> tunefleet.v1.trial_pb2.ProgramFeatures:
+        """The features; absent where there are none."""
+
+    def __init__(
+        self,
+        *,
+        candidate: builtins.str = ...,
+        features: tunefleet.v1.trial_pb2.ProgramFeatures | None = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_features", b"_features", "features", b"features"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_features", b"_features", "candidate", b"candidate", "error", b"error", "features", b"features"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_features", b"_features"]) -> typing.Literal["features"] | None: ...
+
+Global___FeaturizedTrace: typing_extensions.TypeAlias = FeaturizedTrace
+
+@typing.final
 class Lease(google.protobuf.message.Message):
     """Lease is the right to do one piece of work, limited in time and fenced by a token."""
 
@@ -387,6 +511,8 @@ class Lease(google.protobuf.message.Message):
     CAMPAIGN_ID_FIELD_NUMBER: builtins.int
     ROUND_FIELD_NUMBER: builtins.int
     BENCHMARK_FIELD_NUMBER: builtins.int
+    REPLAY_FIELD_NUMBER: builtins.int
+    FEATURIZE_FIELD_NUMBER: builtins.int
     lease_id: builtins.str
     """Name of the lease."""
     fencing_token: builtins.int
@@ -405,6 +531,14 @@ class Lease(google.protobuf.message.Message):
     def benchmark(self) -> Global___BenchmarkSpec:
         """Time whole models."""
 
+    @property
+    def replay(self) -> Global___ReplaySpec:
+        """Measure known schedules of a task again."""
+
+    @property
+    def featurize(self) -> Global___FeaturizeSpec:
+        """Compute features of known schedules."""
+
     def __init__(
         self,
         *,
@@ -414,9 +548,11 @@ class Lease(google.protobuf.message.Message):
         campaign_id: builtins.str = ...,
         round: Global___RoundSpec | None = ...,
         benchmark: Global___BenchmarkSpec | None = ...,
+        replay: Global___ReplaySpec | None = ...,
+        featurize: Global___FeaturizeSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["benchmark", b"benchmark", "round", b"round", "ttl", b"ttl", "work", b"work"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["benchmark", b"benchmark", "campaign_id", b"campaign_id", "fencing_token", b"fencing_token", "lease_id", b"lease_id", "round", b"round", "ttl", b"ttl", "work", b"work"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["round", "benchmark"] | None: ...
+    def HasField(self, field_name: typing.Literal["benchmark", b"benchmark", "featurize", b"featurize", "replay", b"replay", "round", b"round", "ttl", b"ttl", "work", b"work"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["benchmark", b"benchmark", "campaign_id", b"campaign_id", "featurize", b"featurize", "fencing_token", b"fencing_token", "lease_id", b"lease_id", "replay", b"replay", "round", b"round", "ttl", b"ttl", "work", b"work"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["work", b"work"]) -> typing.Literal["round", "benchmark", "replay", "featurize"] | None: ...
 
 Global___Lease: typing_extensions.TypeAlias = Lease
