@@ -19,7 +19,15 @@ from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord
 from tunefleet.conversions import lease_to_proto, profile_to_proto
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import schema_digest
-from tunefleet.leases import BenchmarkResult, BenchmarkSpec, FeaturizedTrace, Lease, RoundSpec
+from tunefleet.leases import (
+    BenchmarkResult,
+    BenchmarkSpec,
+    FeaturizedTrace,
+    FeaturizeSpec,
+    Lease,
+    RoundSpec,
+    Work,
+)
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -33,11 +41,18 @@ PATIENCE_S = 20.0
 TTL_S = 60.0
 
 
+_KINDS = {
+    RoundSpec: LeaseKind.ROUND,
+    BenchmarkSpec: LeaseKind.BENCHMARK,
+    FeaturizeSpec: LeaseKind.FEATURIZE,
+}
+
+
 @dataclass
 class ListPlanner:
     """Grants the works on a list, one after the other, for the campaign ``c-1``."""
 
-    works: list[RoundSpec | BenchmarkSpec] = field(default_factory=list)
+    works: list[Work] = field(default_factory=list)
     benchmarks: list[tuple[str, list[BenchmarkResult], str]] = field(default_factory=list)
     features: list[tuple[str, list[FeaturizedTrace], str]] = field(default_factory=list)
     rounds: list[str] = field(default_factory=list)
@@ -59,17 +74,16 @@ class ListPlanner:
         store, now = self.core.store, self.core.clock()
         token = store.next_fencing_token()
         lease = Lease(f"l-{token}", token, TTL_S, "c-1", work)
-        is_round = isinstance(work, RoundSpec)
         store.grant_lease(
             LeaseRecord(
                 lease_id=lease.lease_id,
                 fencing_token=token,
                 device_id=device.device_id,
                 campaign_id="c-1",
-                kind=LeaseKind.ROUND if is_round else LeaseKind.BENCHMARK,
+                kind=_KINDS[type(work)],
                 target=device.target,
                 fingerprint=device.fingerprint,
-                workload=work.workload if isinstance(work, RoundSpec) else "",
+                workload="" if isinstance(work, BenchmarkSpec) else work.workload,
                 message=lease_to_proto(lease).SerializeToString(),
                 expires_at_unix_s=now + TTL_S,
                 granted_at_unix_s=now,

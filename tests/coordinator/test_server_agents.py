@@ -12,11 +12,23 @@ from server_harness import PATIENCE_S, Server, failure_of, registration, running
 from store_samples import KEY, PROFILE, UNMEASURED, campaign, task, trial
 
 from coordinator.state.records import LeaseState
-from tunefleet.conversions import lease_from_proto, seconds, trial_to_proto
-from tunefleet.leases import BenchmarkResult, BenchmarkSpec, RoundSpec
+from tunefleet.conversions import (
+    featurized_to_proto,
+    lease_from_proto,
+    seconds,
+    trial_to_proto,
+)
+from tunefleet.leases import (
+    BenchmarkResult,
+    BenchmarkSpec,
+    FeaturizedTrace,
+    FeaturizeSpec,
+    NamedTrace,
+    RoundSpec,
+)
 from tunefleet.targets import derive_target
 from tunefleet.v1 import agent_service_pb2 as pb
-from tunefleet.v1 import lease_pb2
+from tunefleet.v1 import lease_pb2, trial_pb2
 
 ROUND = RoundSpec(KEY.workload, "1" * 64, KEY.target, trials=8, seed=1)
 BENCHMARK = BenchmarkSpec(KEY.target, (), "2" * 64, "3" * 64, threads=2)
@@ -201,6 +213,30 @@ class TestLeasing:
             completion(lease, outcome=lease_pb2.LEASE_OUTCOME_RETURNED)
         )
         assert tuning.planner.benchmarks == []
+
+    async def test_the_planner_hears_which_features_were_computed(self, tuning: Server) -> None:
+        traces = (NamedTrace("a" * 16, "[[],[]]"), NamedTrace("b" * 16, "[[],[]]"))
+        tuning.planner.works[:] = [FeaturizeSpec(KEY.workload, "2" * 64, KEY.target, traces)]
+        lease = (await acquire(tuning)).lease
+        assert [t.candidate for t in lease.featurize.traces] == ["a" * 16, "b" * 16]
+        found = [
+            FeaturizedTrace("a" * 16, trial(1).features),
+            FeaturizedTrace("b" * 16, error="does not apply"),
+        ]
+        messages = [featurized_to_proto(result) for result in found]
+        await tuning.agents.CompleteLease(completion(lease, featurized=messages))
+        assert tuning.planner.features == [(lease.lease_id, found, "")]
+
+    async def test_features_of_the_wrong_size_are_none(self, tuning: Server) -> None:
+        tuning.planner.works[:] = [FeaturizeSpec(KEY.workload, "2" * 64, KEY.target, ())]
+        lease = (await acquire(tuning)).lease
+        message = lease_pb2.FeaturizedTrace(
+            candidate="a" * 16, features=trial_pb2.ProgramFeatures(stores=2, data=b"short")
+        )
+        await tuning.agents.CompleteLease(completion(lease, featurized=[message]))
+        [(_, results, error)] = tuning.planner.features
+        assert results == []
+        assert "features of 2 stores" in error
 
 
 class TestReports:
