@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,27 @@ async def test_good_candidate_has_a_latency(measurer: Measurer, matmul: Path) ->
     assert outcome.started_at_unix_s > 1.7e9
     assert outcome.conditions.memory_available_bytes is not None
     assert outcome.conditions.load_average is not None
+    assert outcome.conditions.canary_s is not None
+    assert 1e-5 < outcome.conditions.canary_s < 1.0
+    assert outcome.conditions.waited_share is not None
+    assert outcome.conditions.flushed_cache is False
+
+
+async def test_hopeless_candidate_is_sampled_twice_only(measurer: Measurer, matmul: Path) -> None:
+    policy = MeasurePolicy(min_repeat_ms=1, max_attempts=1)
+    measured = measurer.measure(matmul, TARGET, [("slow", BASELINE_TRACE)], policy, best_s=1e-9)
+    outcomes = [outcome async for outcome in measured]
+    assert [len(outcome.samples_s) for outcome in outcomes] == [2]
+
+
+async def test_caches_are_flushed_where_the_policy_says_so(
+    measurer: Measurer, tmp_path: Path
+) -> None:
+    workload = save_matmul(tmp_path / "matmul.json", size=128)
+    policy = replace(_POLICY, flush_cache=True)
+    outcome = await _measure_one(measurer, workload, vectorized_trace(workload), policy)
+    assert outcome.conditions.flushed_cache is True
+    assert len(outcome.samples_s) == _POLICY.repeat
 
 
 async def test_trace_is_applied(measurer: Measurer, tmp_path: Path) -> None:
