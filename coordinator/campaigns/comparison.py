@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from coordinator.state.records import ReplayPair
+from coordinator.state.trial_records import ReplayPair
 
 CLOSE = 0.05
 """Relative difference up to which two medians are called equal."""

@@ -19,13 +19,13 @@ from coordinator.state.records import (
     CampaignRecord,
     CampaignState,
     GroupRecord,
-    MeasuredTrial,
     ReplaySource,
     TaskKey,
     TaskProgress,
     TaskRecord,
 )
 from coordinator.state.store import Store
+from coordinator.state.trial_records import MeasuredTrial
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.leases import NamedTrace, ReplaySpec
 

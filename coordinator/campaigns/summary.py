@@ -10,15 +10,9 @@ from typing import Any
 
 from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.scheduler import estimated_baseline_s, estimated_latency_s
-from coordinator.state.records import (
-    CampaignRecord,
-    GroupRecord,
-    LatencyPoint,
-    LeaseState,
-    TaskKey,
-    TaskProgress,
-)
+from coordinator.state.records import CampaignRecord, GroupRecord, LeaseState, TaskKey, TaskProgress
 from coordinator.state.store import Store
+from coordinator.state.trial_records import LatencyPoint
 from tunefleet import __version__
 
 

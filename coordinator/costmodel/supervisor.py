@@ -15,13 +15,9 @@ from coordinator.costmodel import dataset
 from coordinator.jobs import run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
-from coordinator.state.records import (
-    CampaignPurpose,
-    CampaignState,
-    ModelVersionRecord,
-    TrainingRow,
-)
+from coordinator.state.records import CampaignPurpose, CampaignState, ModelVersionRecord
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrainingRow
 from tunefleet.errors import TuneFleetError
 from tunefleet.features import schema_digest
 from tunefleet.trials import Verdict

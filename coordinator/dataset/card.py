@@ -14,7 +14,7 @@ from coordinator.dataset.schema import (
     WORKLOADS_FILE,
     About,
 )
-from coordinator.state.records import ProfileRecord
+from coordinator.state.trial_records import ProfileRecord
 from tunefleet.client.wording import latency, short_target
 
 _MOST_SOURCES = 60

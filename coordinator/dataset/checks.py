@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from coordinator.state.records import TaskKey, TrialRecord
+from coordinator.state.records import TaskKey
+from coordinator.state.trial_records import TrialRecord
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.targets import canonical_target

@@ -26,9 +26,9 @@ from coordinator.dataset.stats import Stats
 from coordinator.dataset.writing import trial_row, trials_writer, write_devices, write_workloads
 from coordinator.models.job import Progress, run_job
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import TrialFilter, WorkloadRecord
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrialFilter, WorkloadRecord
 from tunefleet.errors import TuneFleetError
 
 _TOLD_EVERY = 500

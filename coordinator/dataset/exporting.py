@@ -14,8 +14,9 @@ from coordinator.dataset.stats import Stats
 from coordinator.jobs import Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
-from coordinator.state.records import ArtifactRecord, DatasetFormat, TrialFilter
+from coordinator.state.records import ArtifactRecord, DatasetFormat
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrialFilter
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.targets import canonical_target
 

@@ -8,15 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from coordinator.dataset.stats import Stats
-from coordinator.state.records import (
-    DeviceRecord,
-    ProfileRecord,
-    TaskKey,
-    TaskRecord,
-    TrialRecord,
-    WorkloadRecord,
-)
+from coordinator.state.records import DeviceRecord, TaskKey, TaskRecord
 from coordinator.state.store import Store
+from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.targets import derive_target

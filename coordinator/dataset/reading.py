@@ -22,7 +22,7 @@ from coordinator.dataset.schema import (
     About,
     invalid,
 )
-from coordinator.state.records import ProfileRecord, TrialRecord, WorkloadRecord
+from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from tunefleet.devices import DeviceProfile
 
 MAX_ROWS = 20_000_000

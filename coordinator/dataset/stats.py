@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from coordinator.state.records import ProfileRecord, TrialCount, TrialRecord
+from coordinator.state.trial_records import ProfileRecord, TrialCount, TrialRecord
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coordinator.dataset.schema import DEVICE_COLUMNS, TRIAL_COLUMNS, WORKLOAD_COLUMNS, About
-from coordinator.state.records import ProfileRecord, TrialRecord, WorkloadRecord
+from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from tunefleet.machine_lock import MachineLock
 
 ROW_GROUP_TRIALS = 2048

@@ -17,9 +17,9 @@ from coordinator.models.database import write_database
 from coordinator.models.import_database_job import RECORDS, WORKLOADS
 from coordinator.models.job import Progress, run_job
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import TrialCount, TrialFilter, TrialRecord
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrialCount, TrialFilter, TrialRecord
 from tunefleet.machine_lock import MachineLock
 
 

@@ -32,8 +32,9 @@ from coordinator.dataset.schema import invalid
 from coordinator.models.job import Progress, first_line, run_job
 from coordinator.models.tasks import estimated_flops, workload_name
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import TaskKey, TrialRecord, WorkloadRecord
+from coordinator.state.records import TaskKey
 from coordinator.state.sql import open_store
+from coordinator.state.trial_records import TrialRecord, WorkloadRecord
 from tunefleet.leases import BASELINE_TRACE
 from tunefleet.machine_lock import MachineLock
 from tunefleet.trials import Trial, Verdict

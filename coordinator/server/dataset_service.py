@@ -14,7 +14,8 @@ import structlog
 from coordinator.dataset.exporting import Exported, Exporter
 from coordinator.server.dataset_creation import FORMATS
 from coordinator.server.limits import MAX_DESCRIPTION_CHARS, MAX_TRIALS_PER_TASK
-from coordinator.state.records import DatasetFormat, TrialFilter
+from coordinator.state.records import DatasetFormat
+from coordinator.state.trial_records import TrialFilter
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import campaign_pb2, dataset_service_pb2_grpc
 from tunefleet.v1 import dataset_service_pb2 as pb

@@ -8,15 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, Select, and_, func, select
 
 from coordinator.state.database import Database
-from coordinator.state.records import (
-    LeaseKind,
-    ProfileRecord,
-    TaskKey,
-    TrialCount,
-    TrialFilter,
-    TrialRecord,
-    WorkloadRecord,
-)
+from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import unpack
 from coordinator.state.store import Store
 from coordinator.state.tables import (
@@ -27,6 +19,13 @@ from coordinator.state.tables import (
     tasks,
     trial_payloads,
     trials,
+)
+from coordinator.state.trial_records import (
+    ProfileRecord,
+    TrialCount,
+    TrialFilter,
+    TrialRecord,
+    WorkloadRecord,
 )
 from tunefleet.devices import DeviceProfile
 from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict

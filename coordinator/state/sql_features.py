@@ -13,11 +13,12 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set
-from coordinator.state.records import TaskKey, TrialRecord
+from coordinator.state.records import TaskKey
 from coordinator.state.rows import pack
 from coordinator.state.sql_datasets import record_page, trial_record
 from coordinator.state.store import Store
 from coordinator.state.tables import record_sets, tasks, trial_payloads, trials
+from coordinator.state.trial_records import TrialRecord
 from tunefleet.trials import ProgramFeatures
 
 _WAITING = and_(trial_payloads.c.features.is_(None), trial_payloads.c.stores.is_(None))

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, insert, select, update
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import get_record_set
-from coordinator.state.records import LeaseKind, LeaseState, TaskKey, TrialRecord
+from coordinator.state.records import LeaseKind, LeaseState, TaskKey
 from coordinator.state.sql_ingest import note_latencies, payload_values, trial_values
 from coordinator.state.store import IngestOutcome, Store
 from coordinator.state.tables import campaigns, devices, leases, tasks, trial_payloads, trials
+from coordinator.state.trial_records import TrialRecord
 from tunefleet.errors import Reason, TuneFleetError
 
 

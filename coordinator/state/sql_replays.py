@@ -8,10 +8,11 @@ from sqlalchemy import and_, insert, select
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set, get_record_set
-from coordinator.state.records import KnownCandidate, MeasuredTrial, ReplayPair, TaskKey
+from coordinator.state.records import TaskKey
 from coordinator.state.rows import unpack
 from coordinator.state.store import Store
 from coordinator.state.tables import record_sets, replays, trial_payloads, trials
+from coordinator.state.trial_records import KnownCandidate, MeasuredTrial, ReplayPair
 
 _IDS_AT_ONCE = 500
 """SQLite takes a bounded number of parameters."""

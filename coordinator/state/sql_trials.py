@@ -11,10 +11,11 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set
-from coordinator.state.records import KnownCandidate, LatencyPoint, TaskKey, TrainingRow
+from coordinator.state.records import TaskKey
 from coordinator.state.rows import unpack
 from coordinator.state.store import Store
 from coordinator.state.tables import device_profiles, record_sets, trial_payloads, trials
+from coordinator.state.trial_records import KnownCandidate, LatencyPoint, TrainingRow
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.trials import Verdict

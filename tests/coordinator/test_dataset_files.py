@@ -27,9 +27,9 @@ from coordinator.dataset.schema import TRIAL_COLUMNS, About
 from coordinator.dataset.stats_job import dataset_stats
 from coordinator.dataset.writing import ROW_GROUP_TRIALS, trial_row, trials_writer
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import ProfileRecord, TrialRecord
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import ProfileRecord, TrialRecord
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import PROGRAM_FEATURES_PER_STORE
 from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict

@@ -17,9 +17,10 @@ from store_samples import KEY, NOW, PROFILE, TARGET, campaign, device, lease, ta
 from coordinator.dataset.export_job import export_dataset
 from coordinator.server.app import Core, ServerConfig, Wiring, serve
 from coordinator.state.blobs import BlobStore
-from coordinator.state.records import CampaignState, TrialFilter, TrialRecord
+from coordinator.state.records import CampaignState
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrialFilter, TrialRecord
 from coordinator.wiring import wire
 from tunefleet.client import TuneFleet
 from tunefleet.client.datasets import import_result

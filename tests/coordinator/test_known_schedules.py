@@ -33,13 +33,11 @@ from coordinator.state.records import (
     GroupRecord,
     LeaseKind,
     LeaseState,
-    MeasuredTrial,
-    ReplayPair,
     ReplaySource,
-    TrialFilter,
 )
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import MeasuredTrial, ReplayPair, TrialFilter
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.leases import (
     FeaturizedTrace,

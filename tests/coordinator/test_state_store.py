@@ -30,16 +30,13 @@ from coordinator.state.records import (
     ArtifactRecord,
     CampaignState,
     GroupRecord,
-    KnownCandidate,
     LeaseKind,
     LeaseState,
-    MeasuredTrial,
     TaskKey,
-    TrialFilter,
-    TrialRecord,
 )
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from coordinator.state.trial_records import KnownCandidate, MeasuredTrial, TrialFilter, TrialRecord
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.leases import BASELINE_TRACE
