@@ -37,6 +37,7 @@ from coordinator.state.records import (
     LeaseState,
     TaskKey,
     TaskProgress,
+    TaskTotals,
 )
 from coordinator.state.store import Store
 from tunefleet.conversions import lease_to_proto
@@ -155,14 +156,15 @@ class LeasePlanner:
 
     def _by_urgency(self, campaigns: Sequence[CampaignRecord]) -> list[CampaignRecord]:
         """Put those who wait for a result first, and collections that are furthest behind next."""
+        totals = self._store.task_totals() if len(campaigns) > 1 else {}
 
         def urgency(campaign: CampaignRecord) -> tuple[float, float]:
             age = campaign.created_at_unix_s
             if campaign.spec.purpose is not CampaignPurpose.COLLECT:
                 return 0.0, age
-            tasks = self._store.task_progress(campaign.campaign_id)
-            wanted = campaign.spec.trials_per_task * len(tasks)
-            return 1.0 + sum(t.trials for t in tasks) / max(1, wanted), age
+            total = totals.get(campaign.campaign_id, TaskTotals(0, 0))
+            wanted = campaign.spec.trials_per_task * total.tasks
+            return 1.0 + total.trials / max(1, wanted), age
 
         return sorted(campaigns, key=urgency)
 

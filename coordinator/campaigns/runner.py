@@ -31,6 +31,9 @@ log = structlog.get_logger()
 _TICK_S = 1.0
 """How often a campaign that is tuning is looked at: short beside a round."""
 
+_COLLECTION_TICK_S = 10.0
+"""The same for a collection, which has thousands of tasks to look at and nobody waiting."""
+
 _SAVE_TUNING_TIME_S = 5.0
 """Tuning time that a crash may lose."""
 
@@ -69,7 +72,7 @@ class CampaignRunner:
                     await self._start_drivers()
                 except Exception:  # a full disk, say: it may pass, and must not end the server
                     log.exception("campaigns not read")
-                await asyncio.sleep(_TICK_S)
+                await asyncio.sleep(tick_s)
         finally:
             for driver in self._drivers.values():
                 driver.cancel()
@@ -142,6 +145,8 @@ class CampaignRunner:
         """Count the tuning time and watch for the end of the budget."""
         campaign_id = campaign.campaign_id
         spent, since, saved = campaign.tuning_s, self._clock(), self._clock()
+        collects = campaign.spec.purpose is CampaignPurpose.COLLECT
+        tick_s = _COLLECTION_TICK_S if collects else _TICK_S
         try:
             while True:
                 spent_now = spent + self._clock() - since

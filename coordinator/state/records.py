@@ -241,6 +241,14 @@ class TaskProgress:
     before any latency was known are left out."""
 
 
+@dataclass(frozen=True)
+class TaskTotals:
+    """A campaign's tasks, counted."""
+
+    tasks: int
+    trials: int
+
+
 class LeaseState(StrEnum):
     """How a lease stands."""
 

@@ -17,6 +17,7 @@ from coordinator.state.records import (
     TaskKey,
     TaskProgress,
     TaskRecord,
+    TaskTotals,
 )
 from coordinator.state.rows import campaign_record, campaign_values
 from coordinator.state.store import Store
@@ -110,6 +111,18 @@ class SqlCampaigns(Store):
             ).mappings()
             rounds = _ended_rounds(connection, campaign_id)
             return [_task_progress(row, rounds) for row in rows]
+
+    def task_totals(self) -> dict[str, TaskTotals]:
+        query = select(
+            tasks.c.campaign_id,
+            func.count().label("tasks"),
+            func.sum(tasks.c.trials).label("trials"),
+        ).group_by(tasks.c.campaign_id)
+        with self._db.read() as connection:
+            return {
+                row.campaign_id: TaskTotals(int(row.tasks), int(row.trials))
+                for row in connection.execute(query)
+            }
 
 
 def _find_campaign(connection: Connection, reference: str) -> RowMapping:

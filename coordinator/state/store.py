@@ -18,6 +18,7 @@ from coordinator.state.records import (
     TaskKey,
     TaskProgress,
     TaskRecord,
+    TaskTotals,
 )
 from coordinator.state.trial_records import (
     KnownCandidate,
@@ -151,6 +152,10 @@ class Store(ABC):
     @abstractmethod
     def task_progress(self, campaign_id: str) -> list[TaskProgress]:
         """Return a campaign's tasks in the order they were added, with what is known of each."""
+
+    @abstractmethod
+    def task_totals(self) -> dict[str, TaskTotals]:
+        """Return, for each campaign that has tasks, how many and how many trials they have."""
 
     # Leases
 

@@ -20,6 +20,7 @@ from coordinator.state.records import (
     LeaseState,
     TaskKey,
     TaskProgress,
+    TaskTotals,
 )
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
@@ -156,6 +157,12 @@ async def test_a_later_collection_fills_up_what_is_there(
     rounds = [(await do_round(store, planner))[1] for _ in range(3)]
     assert sorted(r.trials for r in rounds) == [4, 4, 16]
     assert await planner.next_lease(device("one")) is None
+
+
+def test_tasks_and_their_trials_are_counted(store: Store) -> None:
+    assert store.task_totals() == {}
+    collecting(store)
+    assert store.task_totals() == {"c-1": TaskTotals(tasks=4, trials=0)}
 
 
 def test_where_tasks_come_from_and_what_was_asked_for_are_kept(store: Store) -> None:
