@@ -72,7 +72,7 @@ class CampaignRunner:
                     await self._start_drivers()
                 except Exception:  # a full disk, say: it may pass, and must not end the server
                     log.exception("campaigns not read")
-                await asyncio.sleep(tick_s)
+                await asyncio.sleep(_TICK_S)
         finally:
             for driver in self._drivers.values():
                 driver.cancel()
@@ -159,7 +159,7 @@ class CampaignRunner:
                 if self._clock() - saved >= _SAVE_TUNING_TIME_S:
                     saved = self._clock()
                     await self._save_tuning_time(campaign_id, spent_now, saved)
-                await asyncio.sleep(_TICK_S)
+                await asyncio.sleep(tick_s)
         finally:
             spent += self._clock() - since
             await self._save_tuning_time(campaign_id, spent, None)
