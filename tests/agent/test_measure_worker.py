@@ -244,7 +244,8 @@ async def test_slow_build_is_ended(measurer: Measurer, matmul: Path) -> None:
 
 async def test_build_that_is_paused_goes_on(measurer: Measurer, tmp_path: Path) -> None:
     workload = save_matmul(tmp_path / "matmul.json", size=18)
-    outcome = await _measure_one(measurer, workload, unrolled_trace(workload))
+    policy = replace(_POLICY, build_timeout_s=100.0)
+    outcome = await _measure_one(measurer, workload, unrolled_trace(workload), policy)
     assert outcome.verdict.has_latency
     assert outcome.build_s is not None
     assert outcome.build_s > 0.5  # longer than it may build without a pause
