@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,9 @@ class BuildRequest:
 def live(request: BuildRequest, channel: Channel) -> None:
     """Build, wait for the word, run; report each over the channel.
 
-    Sends ``{"phase": "built", "build_s", "build_cpu_s"}``. When ``{"best_s", "usual_s"}`` has come
-    (the best latency known and the canary's usual reading, or null) it sends ``{"phase": "ran",
+    Sends ``{"phase": "built", "build_s", "build_cpu_s"}``. When ``{"best_s", "usual_s",
+    "max_attempts"}`` has come (the best latency known and the canary's usual reading may be null)
+    it sends ``{"phase": "ran",
     "run_s", "load": {...} or null}`` with the fields of ``Sampled`` and, in it, of ``Load``. In
     place of either it may send ``{"phase": "failed", "error", "out_of_memory"}``.
     """
@@ -72,11 +73,13 @@ def _run(
         canary=request.canary.read if request.canary is not None else None,
         waited=waited_s,
     )
-    sampled = Sampling(request.policy, tools, go["best_s"], go["usual_s"]).run()
+    policy = replace(request.policy, max_attempts=go["max_attempts"])
+    sampled = Sampling(policy, tools, go["best_s"], go["usual_s"]).run()
     run_s = time.monotonic() - began
     met = load.read()
     return {
         **asdict(sampled),
+        "kernel_s": timer.warm_up_s + sampled.kernel_s,
         "run_s": run_s,
         "load": None if met is None else asdict(met),
     }

@@ -29,7 +29,7 @@ class MeasureOutcome:
     run_s: float | None = None
     """Wall seconds of all runs, discarded ones included; ``None`` if they did not end."""
     kernel_s: float | None = None
-    """Wall seconds of taking samples alone; not part of a trial."""
+    """Wall seconds in which the program itself ran, warm-up included; not part of a trial."""
     started_at_unix_s: float = 0.0
     """When building began."""
     conditions: Conditions = field(default_factory=Conditions)

@@ -29,6 +29,10 @@ from tunefleet.trials import Conditions, Verdict
 _BUSY_SLICE_S = 0.5
 """Builds that take longer are paused in between, so that nobody waits long to time something."""
 
+_ATTEMPTS_WHILE_DISTURBED = 2
+"""Attempts after a candidate whose samples stayed spoilt: a neighbour that outlasted several rests
+is there to stay, and each further one costs time that measures nothing."""
+
 _SPARE_BYTES = 256 * 2**20
 """Memory that must be available for another candidate to be built beside those under way."""
 
@@ -113,6 +117,7 @@ class _Line:
         self._building: list[_Candidate] = []
         self._ready: deque[_Candidate] = deque()
         self._leaving: list[_Candidate] = []
+        self._disturbed = False
 
     def outcomes(self) -> Iterator[MeasureOutcome]:
         while self._todo or self._building or self._ready:
@@ -205,7 +210,12 @@ class _Line:
         limit_s = bench.policy.run_timeout_s
         before = bench.sensor.read()
         usual_s = bench.history.usual_s()
-        candidate.sandbox.send({"best_s": self._best_s, "usual_s": usual_s})
+        attempts = bench.policy.max_attempts
+        if self._disturbed:
+            attempts = min(attempts, _ATTEMPTS_WHILE_DISTURBED)
+        candidate.sandbox.send(
+            {"best_s": self._best_s, "usual_s": usual_s, "max_attempts": attempts}
+        )
         try:
             message = candidate.sandbox.recv(time.monotonic() + limit_s)
         except TimeoutError:
@@ -218,6 +228,7 @@ class _Line:
             return _failure(candidate, message, "running", Verdict.RUNTIME_ERROR)
         throttling = why_throttled(before, now := bench.sensor.read())
         bench.history.add(message["canary_s"])
+        self._disturbed = message["spoilt"]
         conditions = replace(
             _conditions(message),
             throttled=bool(throttling) if now.told else None,

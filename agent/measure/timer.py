@@ -27,7 +27,8 @@ class Timer:
     """Takes samples of a program's run time, in seconds per run.
 
     With an adaptive policy it takes as many as it is asked for; else all ``repeat`` at once, by the
-    rules of TVM's evaluator, and fewer where runs are slow.
+    rules of TVM's evaluator (a sample is the mean of at least ``number`` runs and takes at least
+    ``min_repeat_ms``), and fewer where runs are slow.
     """
 
     def __init__(self, loaded: Any, inputs: list[Any], policy: MeasurePolicy) -> None:
@@ -46,9 +47,13 @@ class Timer:
         # Starts the thread pool and touches all pages.
         self._one_s = self._time(1)
         self._evaluator: Any = None
+        self.warm_up_s = self._one_s
+        """Wall seconds of the runs that were discarded."""
         if policy.adaptive and not policy.flush_cache and self._one_s * 1000 < policy.min_repeat_ms:
             # The first run was colder than those to come.
-            self._one_s = min(self._one_s, self._time(1))
+            second_s = self._time(1)
+            self.warm_up_s += second_s
+            self._one_s = min(self._one_s, second_s)
 
     def take(self, count: int) -> list[float]:
         """Take samples; with a policy that is not adaptive, ``repeat`` of them or fewer."""
@@ -69,16 +74,22 @@ class Timer:
         # Beside the samples the evaluator makes one more run; half the time is a margin for noise.
         affordable = int(policy.run_timeout_s / 2 / max(self._one_s, 1e-9) / count)
         number = max(1, min(policy.number, affordable))
+        if self._one_s >= _CALLED_FROM_PYTHON_S:
+            # The evaluator would warm up once more, and run it for nothing to find this number.
+            number = max(number, self._runs_for_a_sample())
+            return [self._time(number) for _ in range(count)]
         return self._evaluate(number=number, repeat=count, min_repeat_ms=policy.min_repeat_ms)
 
     def _take_warm(self, count: int) -> list[float]:
-        runs = math.ceil(self._policy.min_repeat_ms / 1000 / max(self._one_s, 1e-9))
-        number = max(1, self._policy.number, runs)
+        number = max(1, self._policy.number, self._runs_for_a_sample())
         if self._one_s >= _CALLED_FROM_PYTHON_S:
             return [self._time(number) for _ in range(count)]
         if self._evaluator is None:
             self._evaluator = self._make_evaluator(number=number, repeat=1)
         return [float(self._evaluator(*self._inputs).results[0]) for _ in range(count)]
+
+    def _runs_for_a_sample(self) -> int:
+        return math.ceil(self._policy.min_repeat_ms / 1000 / max(self._one_s, 1e-9))
 
     def _take_cold(self, count: int) -> list[float]:
         return self._evaluate(number=1, repeat=count, cache_flush_bytes=_flush_bytes())

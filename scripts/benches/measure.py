@@ -91,6 +91,8 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
         folder = (options.folder or Path(scratch)).absolute()
         for part in options.part or _PARTS:
             per_task = options.per_task or (_PER_TASK_QUICK if quick else _PER_TASK)[part]
+            if per_task < _TOP_LEAST:
+                parser.error(f"--per-task must be at least {_TOP_LEAST}")
             place = folder / f"{part}-{per_task}-{options.seed}"
             target = derive_target(read_static_profile())
             tasks = prepare_tasks(place / "tasks", target, per_task, options.seed)

@@ -185,11 +185,6 @@ _MISBEHAVIOURS = {
         Verdict.CRASHED,
         "lived on",
     ),
-    "fork storm": (
-        'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "fork"))',
-        Verdict.CRASHED,
-        "processes",
-    ),
     "endless output": (
         'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "puts", "so much to say"))',
         Verdict.TIMEOUT,
@@ -212,6 +207,17 @@ async def test_misbehaviour_costs_that_candidate_only(
     assert psutil.Process(worker).children(recursive=True) == []
     assert (await _measure_one(measurer, matmul)).verdict.has_latency
     assert measurer.pid == worker
+
+
+async def test_fork_storm_is_ended(measurer: Measurer, matmul: Path, tmp_path: Path) -> None:
+    body = 'while A[0] > T.float32(0): T.evaluate(T.call_extern("int32", "fork"))'
+    # Long enough for a loaded machine to let it grow.
+    policy = replace(_POLICY, run_timeout_s=100.0)
+    outcome = await _measure_one(measurer, save_script(tmp_path / "w.json", body), policy=policy)
+    assert outcome.verdict == Verdict.CRASHED
+    assert "processes" in outcome.error
+    assert psutil.Process(measurer.pid).children(recursive=True) == []
+    assert (await _measure_one(measurer, matmul)).verdict.has_latency
 
 
 @pytest.mark.parametrize("gigabytes", [2, 64])
@@ -244,7 +250,8 @@ async def test_slow_build_is_ended(measurer: Measurer, matmul: Path) -> None:
 
 async def test_build_that_is_paused_goes_on(measurer: Measurer, tmp_path: Path) -> None:
     workload = save_matmul(tmp_path / "matmul.json", size=18)
-    outcome = await _measure_one(measurer, workload, unrolled_trace(workload))
+    policy = replace(_POLICY, build_timeout_s=100.0)
+    outcome = await _measure_one(measurer, workload, unrolled_trace(workload), policy)
     assert outcome.verdict.has_latency
     assert outcome.build_s is not None
     assert outcome.build_s > 0.5  # longer than it may build without a pause
