@@ -698,9 +698,7 @@ class TestFeatures:
         assert busy_store.count_unfeatured("c-2") == 0
         busy_store.add_tasks("c-2", [task()])
         assert busy_store.count_unfeatured("c-2") == 1
-        assert [r.trial.candidate for r in busy_store.unfeatured("c-2", 10)] == [
-            trial(1).candidate
-        ]
+        assert [r.trial.candidate for r in busy_store.unfeatured("c-2", 10)] == [trial(1).candidate]
 
     def test_features_that_are_there_are_never_replaced(self, busy_store: Store) -> None:
         busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)
