@@ -90,7 +90,7 @@ def keep_featurized(
             "no features", workload=lease.workload, schedules=len(impossible), why=_one(impossible)
         )
     key = TaskKey(lease.workload, lease.target, lease.fingerprint)
-    store.put_features(lease.campaign_id, key, features, impossible)
+    store.put_features(key, features, impossible)
 
 
 def _one(reasons: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.dataset.intake import Intake
+from coordinator.dataset.limits import limit
 from coordinator.dataset.reading import (
     Parts,
     Refused,
@@ -38,6 +39,7 @@ def import_dataset(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any
     Raises:
         TuneFleetError: DATASET_INVALID, a file cannot be used as a whole.
     """
+    limit()
     parts = _parts(spec["files"])
     tables = [open_trials(path) for path in parts.trials]
     featurize = bool(spec["featurize"])

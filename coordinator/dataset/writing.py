@@ -17,7 +17,7 @@ from coordinator.dataset.schema import DEVICE_COLUMNS, TRIAL_COLUMNS, WORKLOAD_C
 from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from tunefleet.machine_lock import MachineLock
 
-ROW_GROUP_TRIALS = 2048
+ROW_GROUP_TRIALS = 1024
 """Some 10 MB of features and traces: a second's work, and what a reader holds at the least."""
 
 _WORKLOADS_AT_ONCE = 64

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,12 @@ class Committed:
     """Why a record was left out, by workload."""
 
 
-def write_database(folder: Path, records: Sequence[Mapping[str, Any]], target: str) -> Committed:
+def write_database(
+    folder: Path,
+    records: Sequence[Mapping[str, Any]],
+    target: str,
+    section: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Committed:
     """Write ``database_workload.json`` and ``database_tuning_record.json``.
 
     Args:
@@ -43,6 +49,7 @@ def write_database(folder: Path, records: Sequence[Mapping[str, Any]], target: s
             latency.
         target: canonical target JSON; a MetaSchedule database is queried without it, so one
             database must never hold records of two targets.
+        section: entered for each record, so that whoever times something need not wait for all.
 
     Returns:
         The open database, and which workloads have a schedule that replays.
@@ -58,8 +65,9 @@ def write_database(folder: Path, records: Sequence[Mapping[str, Any]], target: s
     for record in records:
         name = str(record["workload"])
         try:
-            module = tvm.ir.load_json(Path(record["workload_path"]).read_text())
-            scheduled = _commit(committed.database, module, record, built_for)
+            with section():
+                module = tvm.ir.load_json(Path(record["workload_path"]).read_text())
+                scheduled = _commit(committed.database, module, record, built_for)
         except Exception as e:  # a trace of an older TVM or of another program must not end the job
             _log.warning("record_rejected", workload=name, error=first_line(e))
             committed.rejected[name] = first_line(e)

@@ -45,21 +45,21 @@ def export_database(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
         if not written:
             raise invalid("the modules of these workloads are not known: nothing to export")
         progress(0.1, f"writing {len(written)} schedules")
-        with MachineLock().busy():
-            committed = write_database(
-                out_dir,
-                [
-                    {
-                        "workload": r.key.workload,
-                        "workload_path": str(blobs.path(digests[r.key.workload])),
-                        "trace": r.trial.trace,
-                        "latency_s": r.trial.latency_s,
-                        "samples_s": r.trial.samples_s,
-                    }
-                    for r in written
-                ],
-                target,
-            )
+        committed = write_database(
+            out_dir,
+            [
+                {
+                    "workload": r.key.workload,
+                    "workload_path": str(blobs.path(digests[r.key.workload])),
+                    "trace": r.trial.trace,
+                    "latency_s": r.trial.latency_s,
+                    "samples_s": r.trial.samples_s,
+                }
+                for r in written
+            ],
+            target,
+            section=MachineLock().busy,
+        )
         stats = Stats()
         for record in written:
             if record.key.workload not in committed.rejected:

@@ -14,7 +14,6 @@ import hashlib
 import importlib
 import json
 import math
-import resource
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tvm.s_tir.schedule import Trace
 
 from coordinator.dataset import checks
 from coordinator.dataset.intake import Intake
+from coordinator.dataset.limits import limit
 from coordinator.dataset.schema import invalid
 from coordinator.models.job import Progress, first_line, run_job
 from coordinator.models.tasks import estimated_flops, workload_name
@@ -48,8 +48,6 @@ _FAILED_S = 1e9
 _MAX_LINE_BYTES = 2 * checks.MAX_MODULE_CHARS
 _MAX_WORKLOADS = 100_000
 _BATCH = 64
-_MEMORY_BYTES = 8 * 2**30
-"""More than the largest operator's schedules take; a bomb ends this job alone."""
 _CPU_S = 600
 _CPU_S_PER_RECORD = 1
 """Applying a trace takes milliseconds."""
@@ -74,7 +72,7 @@ def import_database(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
     target = str(spec["target"])
     progress(0.0, "checking the records' targets")
     total = _check_targets(files[RECORDS], target)
-    _limit(total)
+    limit(_CPU_S + _CPU_S_PER_RECORD * total)
     store = open_store(str(spec["database_url"]))
     try:
         intake = Intake(store, str(spec["campaign_id"]), float(spec["now"]))
@@ -114,14 +112,6 @@ class _Place:
     fingerprint: str
     campaign_id: str
     source: str
-
-
-def _limit(records: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    memory = _MEMORY_BYTES if soft == resource.RLIM_INFINITY else min(soft, _MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
-    seconds = _CPU_S + _CPU_S_PER_RECORD * records
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -65,9 +65,18 @@ def put_under_free_name(store: Store, device: DeviceRecord) -> DeviceRecord:
     except TuneFleetError as e:
         if e.reason is not Reason.INVALID_ARGUMENT:
             raise
-        device = replace(device, name=f"{device.name}-{device.device_id[-6:]}")
+        holder = store.get_device(device.name)
+        if holder.imported:
+            # A device known from a file alone must not keep one that is there from its name.
+            store.put_device(_with_id(holder))
+        else:
+            device = _with_id(device)
         store.put_device(device)
     return device
+
+
+def _with_id(device: DeviceRecord) -> DeviceRecord:
+    return replace(device, name=f"{device.name}-{device.device_id[-6:]}")
 
 
 def _target(chosen: str, profile: DeviceProfile) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import and_, func, select, update
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set
@@ -22,9 +22,6 @@ from coordinator.state.trial_records import TrialRecord
 from tunefleet.trials import ProgramFeatures
 
 _WAITING = and_(trial_payloads.c.features.is_(None), trial_payloads.c.stores.is_(None))
-_TASK = and_(
-    tasks.c.campaign_id == trials.c.campaign_id, tasks.c.record_set_id == trials.c.record_set_id
-)
 _WITH_MODULE = tasks.c.workload_digest != ""
 
 
@@ -38,8 +35,8 @@ class SqlFeatures(Store):
             select(func.count())
             .select_from(trials)
             .join(trial_payloads, trial_payloads.c.trial_seq == trials.c.seq)
-            .join(tasks, _TASK)
-            .where(trials.c.campaign_id == campaign_id, _WAITING, _WITH_MODULE)
+            .join(tasks, tasks.c.record_set_id == trials.c.record_set_id)
+            .where(tasks.c.campaign_id == campaign_id, _WAITING, _WITH_MODULE)
         )
         with self._db.read() as connection:
             return int(connection.execute(query).scalar_one())
@@ -51,18 +48,16 @@ class SqlFeatures(Store):
             select(record_sets)
             .distinct()
             .join_from(trials, trial_payloads)
-            .join(tasks, _TASK)
+            .join(tasks, tasks.c.record_set_id == trials.c.record_set_id)
             .join(record_sets, record_sets.c.record_set_id == trials.c.record_set_id)
-            .where(trials.c.campaign_id == campaign_id, _WAITING, _WITH_MODULE)
+            .where(tasks.c.campaign_id == campaign_id, _WAITING, _WITH_MODULE)
             .order_by(record_sets.c.record_set_id)
         )
         with self._db.read() as connection:
             for row in connection.execute(sets):
                 if TaskKey(row.workload, row.target, row.fingerprint) not in besides:
                     page = record_page(limit).where(
-                        trials.c.campaign_id == campaign_id,
-                        trials.c.record_set_id == row.record_set_id,
-                        _WAITING,
+                        trials.c.record_set_id == row.record_set_id, _WAITING
                     )
                     records = [trial_record(found) for found in connection.execute(page)]
                     return list({r.trial.candidate: r for r in reversed(records)}.values())[::-1]
@@ -70,39 +65,32 @@ class SqlFeatures(Store):
 
     def put_features(
         self,
-        campaign_id: str,
         key: TaskKey,
         features: Mapping[str, ProgramFeatures],
         impossible: Mapping[str, str],
     ) -> None:
+        changes: dict[str, dict[str, Any]] = {
+            candidate: {"stores": found.stores, "features": pack(found.data)}
+            for candidate, found in features.items()
+            if found.stores
+        }
+        for candidate in {*features, *impossible} - changes.keys():
+            changes[candidate] = {"stores": 0, "features": None}
         with self._db.write() as connection:
             record_set = find_record_set(connection, key)
-
-            def these(candidate: str) -> ColumnElement[bool]:
-                return trial_payloads.c.trial_seq.in_(
-                    select(trials.c.seq).where(
-                        trials.c.campaign_id == campaign_id,
-                        trials.c.record_set_id == record_set,
-                        trials.c.candidate == candidate,
-                    )
-                )
-
-            changes: dict[str, dict[str, Any]] = {
-                candidate: {"stores": found.stores, "features": pack(found.data)}
-                for candidate, found in features.items()
-                if found.stores
-            }
-            for candidate in {*features, *impossible} - changes.keys():
-                changes[candidate] = {"stores": 0, "features": None}
             for candidate, values in changes.items():
+                these = select(trials.c.seq).where(
+                    trials.c.record_set_id == record_set, trials.c.candidate == candidate
+                )
                 connection.execute(
-                    update(trial_payloads).where(these(candidate), _WAITING).values(**values)
+                    update(trial_payloads)
+                    .where(trial_payloads.c.trial_seq.in_(these), _WAITING)
+                    .values(**values)
                 )
             for candidate, why in impossible.items():
                 connection.execute(
                     update(trials)
                     .where(
-                        trials.c.campaign_id == campaign_id,
                         trials.c.record_set_id == record_set,
                         trials.c.candidate == candidate,
                         trials.c.error == "",

@@ -283,7 +283,10 @@ class Store(ABC):
 
     @abstractmethod
     def count_unfeatured(self, campaign_id: str) -> int:
-        """Return how many of a campaign's trials wait for their features."""
+        """Return how many trials of a campaign's tasks wait for their features, whoever's they are.
+
+        Tasks whose module is not known are left out.
+        """
 
     @abstractmethod
     def unfeatured(
@@ -291,7 +294,7 @@ class Store(ABC):
     ) -> list[TrialRecord]:
         """Return trials of one of a campaign's tasks that wait for their features, oldest first.
 
-        Each candidate comes once. A campaign's task whose module is not known is left out.
+        Each candidate comes once. A task whose module is not known is left out.
 
         Args:
             campaign_id: the campaign.
@@ -302,7 +305,6 @@ class Store(ABC):
     @abstractmethod
     def put_features(
         self,
-        campaign_id: str,
         key: TaskKey,
         features: Mapping[str, ProgramFeatures],
         impossible: Mapping[str, str],
@@ -310,7 +312,6 @@ class Store(ABC):
         """Keep what was computed for a task's trials that wait for their features.
 
         Args:
-            campaign_id: whose trials they are.
             key: the task.
             features: by candidate.
             impossible: candidates that will never have features, with the reason; they wait no

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from server_harness import PATIENCE_S, Server, failure_of, registration, running_server
-from store_samples import KEY, PROFILE, UNMEASURED, campaign, task, trial
+from store_samples import KEY, PROFILE, UNMEASURED, campaign, device, task, trial
 
 from coordinator.state.records import LeaseState
 from tunefleet.conversions import (
@@ -75,6 +75,12 @@ def completion(lease: Any, **changes: Any) -> pb.CompleteLeaseRequest:
 
 
 class TestRegistration:
+    async def test_a_device_of_a_dataset_gives_its_name_up(self, server: Server) -> None:
+        server.core.store.put_device(device("pi4", device_id="id-of-another", imported=True))
+        await server.register("pi4")
+        assert server.core.store.get_device("id-pi4").name == "pi4"
+        assert server.core.store.get_device("id-of-another").name == "pi4-nother"
+
     async def test_the_target_is_derived_from_the_profile(self, server: Server) -> None:
         answer = await server.register()
         assert answer.target == derive_target(PROFILE)

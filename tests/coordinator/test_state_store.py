@@ -682,7 +682,7 @@ class TestFeatures:
         found = trial(1).features
         assert found is not None
         names = [t.candidate for t in bare]
-        busy_store.put_features("c-1", KEY, {names[0]: found}, {names[1]: "does not apply"})
+        busy_store.put_features(KEY, {names[0]: found}, {names[1]: "does not apply"})
         assert self.waiting(busy_store) == [names[2]]
         stored = {r.trial.candidate: r.trial for r in busy_store.trial_records(TrialFilter())}
         assert stored[names[0]] == trial(1)
@@ -690,11 +690,21 @@ class TestFeatures:
         assert stored[names[1]].error == "no features: does not apply"
         assert [row.candidate for row in busy_store.training_rows()] == [names[0]]
 
+    def test_another_campaign_of_the_same_task_can_have_them_computed(
+        self, busy_store: Store
+    ) -> None:
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1, features=None)], NOW)
+        busy_store.create_campaign(campaign("c-2"), "")
+        assert busy_store.count_unfeatured("c-2") == 0
+        busy_store.add_tasks("c-2", [task()])
+        assert busy_store.count_unfeatured("c-2") == 1
+        assert [r.trial.candidate for r in busy_store.unfeatured("c-2", 10)] == [trial(1).candidate]
+
     def test_features_that_are_there_are_never_replaced(self, busy_store: Store) -> None:
         busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)
         other = trial(9).features
         assert other is not None
-        busy_store.put_features("c-1", KEY, {trial(1).candidate: other}, {})
+        busy_store.put_features(KEY, {trial(1).candidate: other}, {})
         assert [r.trial.features for r in busy_store.trial_records(TrialFilter())] == [
             trial(1).features
         ]
