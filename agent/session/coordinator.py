@@ -14,16 +14,15 @@ import structlog
 import tunefleet
 from agent.session.pace import Backoff, Pace
 from agent.session.rpc import Unavailable, failure
-from tunefleet.conversions import (
-    benchmark_result_to_proto,
-    featurized_to_proto,
-    lease_from_proto,
-    profile_to_proto,
-    seconds,
-)
+from tunefleet.conversions import profile_to_proto, seconds
 from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import schema_digest
+from tunefleet.lease_conversions import (
+    benchmark_result_to_proto,
+    featurized_to_proto,
+    lease_from_proto,
+)
 from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
 from tunefleet.v1 import (
     agent_service_pb2,

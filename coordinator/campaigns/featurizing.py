@@ -9,7 +9,7 @@ import structlog
 from coordinator.campaigns.attempts import failed_attempts
 from coordinator.state.records import CampaignRecord, LeaseRecord, TaskKey
 from coordinator.state.store import Store
-from tunefleet.conversions import lease_from_proto
+from tunefleet.lease_conversions import lease_from_proto
 from tunefleet.leases import FeaturizedTrace, FeaturizeSpec, NamedTrace
 from tunefleet.trials import ProgramFeatures
 from tunefleet.v1 import lease_pb2

@@ -40,8 +40,8 @@ from coordinator.state.records import (
     TaskTotals,
 )
 from coordinator.state.store import Store
-from tunefleet.conversions import lease_to_proto
 from tunefleet.errors import TuneFleetError
+from tunefleet.lease_conversions import lease_to_proto
 from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,

@@ -26,13 +26,13 @@ from coordinator.server.reports import read_trials
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
 from coordinator.state.store import Store
 from tunefleet import __version__
-from tunefleet.conversions import (
+from tunefleet.conversions import duration
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.lease_conversions import (
     benchmark_result_from_proto,
-    duration,
     featurized_from_proto,
     lease_to_proto,
 )
-from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
 

@@ -14,8 +14,9 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tunefleet.conversions import duration, lease_to_proto
+from tunefleet.conversions import duration
 from tunefleet.errors import Reason
+from tunefleet.lease_conversions import lease_to_proto
 from tunefleet.leases import Lease
 from tunefleet.v1 import (
     agent_service_pb2,

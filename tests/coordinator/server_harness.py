@@ -16,9 +16,10 @@ from store_samples import PROFILE
 
 from coordinator.server.app import Core, ServerConfig, Wiring, serve
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord
-from tunefleet.conversions import lease_to_proto, profile_to_proto
+from tunefleet.conversions import profile_to_proto
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import schema_digest
+from tunefleet.lease_conversions import lease_to_proto
 from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,

@@ -12,12 +12,8 @@ from server_harness import PATIENCE_S, Server, failure_of, registration, running
 from store_samples import KEY, PROFILE, UNMEASURED, campaign, device, task, trial
 
 from coordinator.state.records import LeaseState
-from tunefleet.conversions import (
-    featurized_to_proto,
-    lease_from_proto,
-    seconds,
-    trial_to_proto,
-)
+from tunefleet.conversions import seconds, trial_to_proto
+from tunefleet.lease_conversions import featurized_to_proto, lease_from_proto
 from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,

@@ -10,6 +10,7 @@ from typing import Self
 
 from tunefleet.client import blobs, datasets
 from tunefleet.client.campaign import Campaign
+from tunefleet.client.checks import checked_targets
 from tunefleet.client.connection import Connection
 from tunefleet.client.messages import (
     campaign_from_proto,
@@ -19,8 +20,7 @@ from tunefleet.client.messages import (
 from tunefleet.client.tables import Listing, campaigns_html, devices_html, models_html
 from tunefleet.client.values import Device, ModelVersion
 from tunefleet.conversions import duration
-from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.targets import canonical_target
+from tunefleet.errors import Reason
 from tunefleet.v1 import campaign_pb2, dataset_service_pb2, user_service_pb2, user_service_pb2_grpc
 
 DEFAULT_ADDRESS = "127.0.0.1:7460"
@@ -80,7 +80,7 @@ class TuneFleet:
                 key: campaign_pb2.Shape(dims=list(dims)) for key, dims in (shapes or {}).items()
             },
             device_selector=devices,
-            targets=_checked_targets([target] if target else []),
+            targets=checked_targets([target] if target else []),
             trials=trials,
             time_limit=duration(time_limit_s) if time_limit_s is not None else None,
             seed=seed,
@@ -127,7 +127,7 @@ class TuneFleet:
                 key: campaign_pb2.Shape(dims=list(dims)) for key, dims in (shapes or {}).items()
             },
             device_selector=devices,
-            targets=_checked_targets(targets),
+            targets=checked_targets(targets),
             time_limit=duration(time_limit_s) if time_limit_s is not None else None,
             seed=seed,
             purpose=campaign_pb2.CAMPAIGN_PURPOSE_COLLECT,
@@ -174,7 +174,7 @@ class TuneFleet:
             name=name or f"replay of {campaign}",
             purpose=campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,
             device_selector=devices,
-            targets=_checked_targets(targets),
+            targets=checked_targets(targets),
             time_limit=duration(time_limit_s) if time_limit_s is not None else None,
             replay=campaign_pb2.ReplayOptions(campaign_id=campaign, best=best, per_task=per_task),
         )
@@ -391,12 +391,3 @@ class TuneFleet:
 
     def __repr__(self) -> str:
         return f"TuneFleet({self._connection.address!r})"
-
-
-def _checked_targets(targets: Sequence[str]) -> list[str]:
-    try:
-        return [canonical_target(target) for target in targets]
-    except ValueError as e:
-        raise TuneFleetError(
-            Reason.INVALID_ARGUMENT, str(e), hint="Give a target such as 'llvm -mcpu=znver4'."
-        ) from e
