@@ -149,7 +149,8 @@ class Intake:
             weight=max(1, sum(record.sources.values())),
             flops=workload.flops if workload else 0.0,
             workload_digest=digest,
-            sources=record.sources or (workload.sources if workload else {}),
+            # Of several campaigns that met the workload each names its own network only.
+            sources={**(workload.sources if workload else {}), **record.sources},
         )
         self._store.add_tasks(self.campaign_id, [task])
 

@@ -35,7 +35,8 @@ TRIAL_COLUMNS = pa.schema(
         # Structural hash of the workload, 16 hex digits.
         ("workload", pa.string()),
         ("task", pa.string()),
-        # JSON: networks and families the workload comes from, with its weight in each.
+        # JSON: networks and families the workload comes from, with its weight in each, as the
+        # trial's own campaign knew them; the table of workloads has all campaigns' together.
         ("sources", pa.string()),
         # Canonical JSON.
         ("target", pa.string()),

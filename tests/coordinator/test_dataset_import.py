@@ -41,8 +41,13 @@ def elsewhere(folder: Path, *numbers: int, features: bool = True) -> Path:
     store.grant_lease(lease("l-far", device_id="id-far", campaign_id="c-far"))
     store.ingest_trials("id-far", "l-far", 1, [trial(n, "l-far") for n in numbers], NOW)
     store.close()
+    return elsewhere_again(folder, features=features)
+
+
+def elsewhere_again(folder: Path, *, features: bool = True) -> Path:
+    """Export what the other coordinator has."""
     spec = {
-        "database_url": url,
+        "database_url": f"sqlite:///{folder / 'far.db'}",
         "blobs_dir": str(folder / "far-blobs"),
         "out_dir": str(folder / "out"),
         "campaign_ids": [],
@@ -109,6 +114,19 @@ async def test_trials_come_in_whole_under_their_own_hardware(tmp_path: Path) -> 
         assert (progress.trials, progress.best_s) == (2, 1e-3)
         digest = progress.task.workload_digest
     assert BlobStore(tmp_path / "home" / "blobs").read(digest) == MODULE
+
+
+async def test_a_workload_keeps_every_network_it_comes_from(tmp_path: Path) -> None:
+    place = elsewhere(tmp_path, 1)
+    far = open_store(f"sqlite:///{tmp_path / 'far.db'}")
+    far.create_campaign(campaign("c-far2"), "")
+    far.add_tasks("c-far2", [replace(task(), sources={"vgg19": 1})])
+    far.close()
+    elsewhere_again(tmp_path)
+    async with coordinator(tmp_path / "home") as here:
+        await here.take(place)
+        [workload] = here.store.list_workloads()
+    assert workload.sources == {"resnet50": 2, "vgg19": 1}
 
 
 async def test_a_foreign_device_is_listed_apart_and_never_chosen(tmp_path: Path) -> None:
