@@ -14,7 +14,7 @@ from tunefleet.cli.parsing import parse_duration, parse_shapes
 from tunefleet.cli.results import default_folder
 from tunefleet.cli.watching import PlainLines
 from tunefleet.client.messages import campaign_from_proto
-from tunefleet.client.values import CampaignStatus
+from tunefleet.client.values import CampaignPurpose, CampaignStatus
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -143,3 +143,12 @@ def test_folder_for_results_stays_here_whatever_the_name(status):
     assert folder.parts[0] == "tunefleet-out"
     assert len(folder.parts) == 2
     assert ".." not in folder.parts
+
+
+def test_a_collection_collects_and_estimates_nothing(status):
+    collecting = replace(status, purpose=CampaignPurpose.COLLECT)
+    assert str(collecting).startswith("net collecting, 40/100 trials")
+    text = "\n".join(draw(CampaignView(collecting, Clock())))
+    assert "collecting for 1 min 35 s" in text
+    assert "faster" not in text
+    assert "tasks measured" not in text

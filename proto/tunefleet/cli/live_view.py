@@ -15,7 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tunefleet.cli.tables import STATE_STYLES
-from tunefleet.client import CampaignState, CampaignStatus, TargetStatus, TaskStatus
+from tunefleet.client import (
+    CampaignPurpose,
+    CampaignState,
+    CampaignStatus,
+    TargetStatus,
+    TaskStatus,
+)
 from tunefleet.client.wording import duration, factor, latency, short_target
 from tunefleet.errors import TuneFleetError
 
@@ -91,7 +97,7 @@ class CampaignView:
             )
         else:
             text = Text.assemble(
-                (f"{status.state} ", STATE_STYLES.get(status.state, "")),
+                (f"{status.doing} ", STATE_STYLES.get(status.state, "")),
                 (status.activity, ""),
             )
         line = Table.grid(padding=(0, 1))
@@ -138,6 +144,8 @@ class CampaignView:
         yield second
 
     def _estimate(self, target: TargetStatus) -> Text:
+        if self._status.purpose is not CampaignPurpose.TUNE:
+            return Text()
         if target.estimated_latency_s is None:
             own = [
                 t for t in self._status.tasks if _group(t) == (target.target, target.fingerprint)
@@ -159,7 +167,9 @@ class CampaignView:
         since_s = self._clock() - self._heard_at if tuning and not self._lost else 0.0
         facts = []
         if tuning or status.tuning_s > 0:
-            facts.append(("tuning for", duration(status.tuning_s + since_s)))
+            facts.append(
+                (f"{status.doing if tuning else 'tuned'} for", duration(status.tuning_s + since_s))
+            )
         if status.eta_s is not None and tuning:
             facts.append(("to go", duration(max(0.0, status.eta_s - since_s))))
         if status.time_limit_s is not None:

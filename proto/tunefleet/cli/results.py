@@ -12,6 +12,7 @@ from rich.text import Text
 from tunefleet.cli.output import print_json
 from tunefleet.cli.tables import details, make_table, state_text
 from tunefleet.cli.watching import TransferBar
+from tunefleet.client import CampaignPurpose
 from tunefleet.client.wording import ago, duration, factor, latency, short_target, size
 
 if TYPE_CHECKING:
@@ -122,17 +123,23 @@ def tasks_table(status: CampaignStatus) -> Table:
 
 
 def _estimates_table(status: CampaignStatus) -> Table:
-    columns = ("target", "devices", "trials", "baseline", "now", "speedup")
+    tunes = status.purpose is CampaignPurpose.TUNE
+    estimates = ("baseline", "now", "speedup") if tunes else ()
+    columns = ("target", "devices", "trials", *estimates)
     table = make_table(*columns, right=columns[2:])
-    table.title = "Estimated from the tasks, for one run of the model"
+    if tunes:
+        table.title = "Estimated from the tasks, for one run of the model"
     for target in status.targets:
+        estimated = (
+            latency(target.estimated_baseline_s),
+            latency(target.estimated_latency_s),
+            factor(target.estimated_speedup),
+        )
         table.add_row(
             short_target(target.target),
             ", ".join(target.devices) or "-",
             f"{target.trials}/{target.trials_wanted}",
-            latency(target.estimated_baseline_s),
-            latency(target.estimated_latency_s),
-            factor(target.estimated_speedup),
+            *(estimated if tunes else ()),
         )
     return table
 

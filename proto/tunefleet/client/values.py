@@ -41,6 +41,14 @@ class CampaignPurpose(StrEnum):
     REPLAY = "replay"
 
 
+_AT_WORK = {
+    CampaignPurpose.TUNE: "tuning",
+    CampaignPurpose.COLLECT: "collecting",
+    CampaignPurpose.IMPORT: "computing features",
+    CampaignPurpose.REPLAY: "replaying",
+}
+
+
 class DeviceState(StrEnum):
     """Whether work can be sent to a device."""
 
@@ -192,9 +200,14 @@ class CampaignStatus:
         """Names of the devices at work."""
         return tuple(sorted({name for t in self.targets for name in t.devices}))
 
+    @property
+    def doing(self) -> str:
+        """The state in a word that fits the purpose: a collection collects, it does not tune."""
+        return _AT_WORK[self.purpose] if self.state is CampaignState.TUNING else str(self.state)
+
     def __str__(self) -> str:
         """Sum it up in one line, for logs and ``print``."""
-        parts = [f"{self.name} {self.state}"]
+        parts = [f"{self.name} {self.doing}"]
         if self.trials_wanted:
             parts.append(f"{self.trials}/{self.trials_wanted} trials")
         for target in self.targets:
