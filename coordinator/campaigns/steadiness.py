@@ -22,9 +22,13 @@ _LEAST_HISTORY = 8
 _RECENT = 3
 """Rounds in a row that must stray: one alone may have met a neighbour."""
 
+_USUAL_QUANTILE = 0.2
+"""Of the history: low, since a kernel may be slowed down but never sped up. A device that is faster
+than ever is not astray: whatever held it back before is gone, and that becomes the usual."""
+
 _LIMIT = 1.25
-"""Times the usual, or of it, beyond which a round strays. Candidates that are worth telling apart
-differ by less; rounds on steady machines stay within a few percent."""
+"""Times the usual beyond which a round strays. Candidates that are worth telling apart differ by
+less; undisturbed rounds stay within a few percent."""
 
 _FIRST_REST_S = 60.0
 _LONGEST_REST_S = 1800.0
@@ -45,18 +49,18 @@ def judge(
     """
     if len(readings_s) < _LEAST_HISTORY + _RECENT:
         return None
-    # The median: what strayed earlier is in the history too.
-    usual = statistics.median(readings_s[:-_RECENT])
+    history = sorted(readings_s[:-_RECENT])
+    usual = history[int(_USUAL_QUANTILE * len(history))]
     on_probation = quarantine is not None
     judged = readings_s[-1:] if on_probation else readings_s[-_RECENT:]
     ratios = [reading / usual for reading in judged]
-    if not (min(ratios) > _LIMIT or max(ratios) < 1 / _LIMIT):
+    if min(ratios) <= _LIMIT:
         return None
     ratio = statistics.median(ratios)
     reason = (
         f"its reference kernel took {statistics.median(judged) * 1e3:.3g} ms, {ratio:.2f} times "
-        f"the {usual * 1e3:.3g} ms of the {len(readings_s) - _RECENT} rounds before: "
-        + ("heat, a lower clock or a neighbour" if ratio > 1 else "its clock or settings changed")
+        f"the {usual * 1e3:.3g} ms that are usual in the {len(history)} rounds before, though "
+        "nothing disturbed it: heat, a lower clock, other settings?"
     )
     if quarantine is None:
         return Quarantine(reason, now, now + _FIRST_REST_S)

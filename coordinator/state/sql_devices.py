@@ -15,6 +15,7 @@ from coordinator.state.rows import device_record, device_values
 from coordinator.state.store import Store
 from coordinator.state.tables import canary_readings, device_profiles, devices, leases, trials
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.trials import Verdict
 
 
 class SqlDevices(Store):
@@ -82,7 +83,10 @@ class SqlDevices(Store):
             if lease is None or connection.execute(noted).first() is not None:
                 return
             conditions = connection.execute(
-                select(trials.c.conditions).where(trials.c.lease_id == lease_id)
+                select(trials.c.conditions).where(
+                    trials.c.lease_id == lease_id,
+                    trials.c.verdict.in_([Verdict.OK, Verdict.THROTTLED]),
+                )
             ).scalars()
             found = [c["canary_s"] for c in conditions if c.get("canary_s")]
             if found:

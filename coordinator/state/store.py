@@ -94,8 +94,9 @@ class Store(ABC):
     def note_canary(self, lease_id: str, now: float) -> None:
         """Add to a device's history what its reference kernel took during a round.
 
-        That is the median over the round's trials; a round without a reading, or whose reading
-        was noted before, adds nothing.
+        That is the median over the round's trials that are OK or THROTTLED: what a neighbour or
+        chance disturbed says nothing of the device. A round without such a reading, or whose
+        reading was noted before, adds nothing.
         """
 
     @abstractmethod
