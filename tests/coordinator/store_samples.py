@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from coordinator.state.records import (
     CampaignRecord,
     CampaignSpec,
@@ -19,6 +21,7 @@ from coordinator.state.records import (
     TaskRecord,
 )
 from tunefleet.devices import DeviceProfile, MeasuredProfile
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import PROGRAM_FEATURES_PER_STORE, schema_digest
 from tunefleet.trials import ProgramFeatures, Trial, Verdict, trial_id
 
@@ -127,3 +130,8 @@ def model(version: str, promoted: bool = True) -> ModelVersionRecord:
         created_at_unix_s=NOW,
         training_s=12.5,
     )
+
+
+def reason_of(raised: pytest.ExceptionInfo[TuneFleetError]) -> Reason:
+    """Return why a store refused."""
+    return raised.value.reason

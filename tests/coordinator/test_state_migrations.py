@@ -6,16 +6,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
-from store_samples import BACKENDS
 
 from coordinator.state.sql import open_store
 from coordinator.state.tables import metadata
 from tunefleet.errors import Reason, TuneFleetError
-
-
-@pytest.fixture(params=list(BACKENDS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return BACKENDS[request.param](tmp_path)
 
 
 def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
