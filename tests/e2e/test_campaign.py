@@ -67,8 +67,7 @@ def test_a_campaign_from_model_file_to_checked_module(
     got = load_and_run(tmp_path / "out" / "tuned.so", inputs)
     np.testing.assert_allclose(got, expected, atol=1e-3)
 
-    listed = fleet.json("campaigns", "list")
-    [campaign] = listed["campaigns"] if isinstance(listed, dict) else listed
+    [campaign] = fleet.json("campaigns", "list")["campaigns"]
     trials = fleet.trials()
     assert len({t.key for t in trials}) == len(trials), "a candidate was measured twice"
     assert campaign["state"].lower().endswith("done")
@@ -83,6 +82,15 @@ def test_a_campaign_from_model_file_to_checked_module(
     assert group["predictions"]
     trials = fleet.trials()
     assert len({t.key for t in trials}) == len(trials), "the second campaign repeated the first"
+
+    done = fleet.tunefleet("tune", str(network), "--trials", "200", "--name", "third", "--detach")
+    assert done.returncode == 0, done.stdout + done.stderr
+    eventually("further trials", lambda: len(fleet.trials()) > len(trials))
+    listed = fleet.json("campaigns", "list")["campaigns"]
+    [third] = [c["campaign_id"] for c in listed if c["name"] == "third"]
+    assert fleet.tunefleet("campaigns", "cancel", third).returncode == 0
+    eventually("the agent's rest", lambda: not fleet.active_leases())
+    assert "cancelled" in str(fleet.json("campaigns", "show", third)).lower()
 
 
 def online(fleet: Fleet) -> list[str]:
@@ -102,7 +110,7 @@ def test_two_targets_on_one_machine_keep_their_records_apart_and_share_the_model
     eventually("both profiles", lambda: online(fleet) == ["narrow", "wide"])
 
     done = fleet.tunefleet(
-        *("tune", str(network), "--trials", "60", "--output", str(tmp_path / "out"))
+        *("tune", str(network), "--trials", "50", "--output", str(tmp_path / "out"))
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

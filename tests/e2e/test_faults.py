@@ -1,4 +1,4 @@
-"""What a campaign survives: its coordinator killed, its agent killed, a pause."""
+"""What a campaign survives: a pause, its coordinator killed, its agent killed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ def outbox(fleet: Fleet, agent: str) -> set[str]:
         return {row[0] for row in connection.execute("SELECT trial_id FROM trial")}
 
 
-def test_a_campaign_outlives_its_coordinator_and_then_its_agent(
+def test_a_campaign_rests_when_paused_and_outlives_its_coordinator_and_its_agent(
     fleet: Fleet, network: Path
 ) -> None:
     begin(fleet, network, trials=60)
+    campaign = fleet.only_campaign()
+    assert fleet.tunefleet("campaigns", "pause", campaign).returncode == 0
+    eventually("the running round's end", lambda: not fleet.active_leases())
+    resting = len(fleet.trials())
+    assert "paused" in str(fleet.json("campaigns", "show", campaign)).lower()
+    assert len(fleet.trials()) == resting
+    assert fleet.tunefleet("campaigns", "resume", campaign).returncode == 0
+    eventually("more trials", lambda: len(fleet.trials()) > resting)
+
     coordinator, agent = fleet.coordinator, fleet.agents["one"]
     assert coordinator is not None
     coordinator.kill()
@@ -56,19 +65,3 @@ def test_a_campaign_outlives_its_coordinator_and_then_its_agent(
     assert acknowledged | measured <= set(stored)
     assert len(stored) == len(set(stored))
     assert outbox(fleet, "one") == set()
-
-
-def test_a_paused_campaign_rests_until_it_is_resumed(fleet: Fleet, network: Path) -> None:
-    begin(fleet, network, trials=60)
-    campaign = fleet.only_campaign()
-    assert fleet.tunefleet("campaigns", "pause", campaign).returncode == 0
-    eventually("the running round's end", lambda: not fleet.active_leases())
-    resting = len(fleet.trials())
-    shown = fleet.json("campaigns", "show", campaign)
-    assert "paused" in str(shown).lower()
-    assert len(fleet.trials()) == resting
-
-    assert fleet.tunefleet("campaigns", "resume", campaign).returncode == 0
-    eventually("more trials", lambda: len(fleet.trials()) > resting)
-    assert fleet.tunefleet("campaigns", "cancel", campaign).returncode == 0
-    eventually("the agent's rest", lambda: not fleet.active_leases())
