@@ -30,6 +30,11 @@ def stats() -> dict[str, Any]:
     return counted
 
 
+def test_it_is_as_large_as_promised(stats: dict[str, Any]) -> None:
+    assert stats["trials"] >= 40_000
+    assert stats["workloads"] >= 300
+
+
 def test_every_trial_has_features_and_nearly_every_one_a_latency(stats: dict[str, Any]) -> None:
     assert stats["featured"] == stats["trials"] > 0
     assert stats["measured"] > 0.95 * stats["trials"]
