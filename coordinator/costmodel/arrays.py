@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -54,6 +54,29 @@ class RowArrays:
 
     def __len__(self) -> int:
         return len(self.stores)
+
+    def take(self, rows: Indices) -> RowArrays:
+        """Return the arrays of some rows only; groups keep their numbers.
+
+        Args:
+            rows: int64 [B], which rows, in their new order.
+        """
+        stores = self.stores[rows]
+        first = np.concatenate([[0], np.cumsum(stores)[:-1]]).astype(np.int64)[: len(rows)]
+        steps = np.arange(int(stores.sum())) - np.repeat(first, stores)
+        return replace(
+            self,
+            features=self.features[np.repeat(self.first_store[rows], stores) + steps],
+            first_store=first,
+            stores=stores,
+            hardware=self.hardware[rows],
+            log_latency=self.log_latency[rows],
+            noise=self.noise[rows],
+            weight=self.weight[rows],
+            group=self.group[rows],
+            candidate=self.candidate[rows],
+            held_out=self.held_out[rows],
+        )
 
     def padded(self, rows: Indices) -> tuple[Floats, Floats, Floats]:
         """Assemble model inputs.
