@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.checkpoint import Checkpoint
-from coordinator.costmodel.loss import ranking_loss
+from coordinator.costmodel.loss import LossConfig, ranking_loss
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.sampling import assemble, epoch_batches, head_choice, hide_hardware
 from coordinator.costmodel.team import Team
@@ -42,8 +42,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 0
     threads: int = 2
-    noise_floor: float = 0.02
-    """Smallest relative difference of latencies that counts as a difference."""
+    loss: LossConfig = field(default_factory=LossConfig)
     list_size: int = 32
     lists_per_batch: int = 8
     epochs: int = 60
@@ -54,8 +53,6 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     learning_rate_fine_tuning: float = 6e-4
     weight_decay: float = 0.02
-    magnitude: float = 0.1
-    """Weight of the loss that gives scores the unit of log latency."""
     head_share: float = 0.7
     """Share of the rows each head of the ensemble sees."""
     hardware_dropout: float = 0.1
@@ -185,7 +182,7 @@ class _Trainer:
         rng = np.random.default_rng((config.seed, step, self.team.rank))
         hardware = hide_hardware(hardware, batch, rng, config.hardware_dropout)
         scores = self.model.head_scores(features, mask, hardware)[place]
-        return ranking_loss(scores, lists, config.noise_floor, config.magnitude)
+        return ranking_loss(scores, lists, config.loss)
 
 
 def _key(

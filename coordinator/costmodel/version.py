@@ -12,6 +12,7 @@ from coordinator.costmodel import dataset
 from coordinator.costmodel.arrays import RowArrays, to_arrays
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.export import export
+from coordinator.costmodel.loss import LossConfig
 from coordinator.costmodel.metrics import PairwiseAccuracy, pairwise_accuracy, top_k_score
 from coordinator.costmodel.promotion import decide
 from coordinator.costmodel.train import Progress, TrainConfig, fit, score
@@ -46,7 +47,7 @@ def make(spec: TrainSpec, lock: MachineLock, progress: Progress) -> dict[str, An
     with lock.busy():
         arrays = to_arrays(dataset.load(spec.rows))
         parent = None if spec.parent_checkpoint is None else Checkpoint.load(spec.parent_checkpoint)
-    config = TrainConfig(seed=spec.seed, threads=spec.threads, noise_floor=spec.noise)
+    config = TrainConfig(seed=spec.seed, threads=spec.threads, loss=LossConfig(spec.noise))
     refit = parent is not None and outgrown(parent, int((~arrays.held_out).sum()))
     trained = fit(
         arrays,
