@@ -58,6 +58,6 @@ class AttentionRanker:
         assert checkpoint is not None, "fit first"
         return head_scores(checkpoint.build(), arrays, rows, self.lock)
 
-    def seeded(self, seed: int) -> AttentionRanker:
-        """Return an untrained one like this with another seed."""
-        return replace(self, config=replace(self.config, seed=seed))
+    def seeded(self, seed: int, threads: int) -> AttentionRanker:
+        """Return an untrained one like this with another seed and number of threads."""
+        return replace(self, config=replace(self.config, seed=seed, threads=threads))
