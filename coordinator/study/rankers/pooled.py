@@ -36,7 +36,7 @@ class TreeRanker:
         self._hardware = hardware
         self._seed = seed
         self._config = config or TreeConfig()
-        self._booster: Any = None
+        self.booster: Any = None
 
     def fit(self, arrays: RowArrays, rows: Indices, progress: Progress | None = None) -> None:
         """Grow trees on the rows, each task a query."""
@@ -68,13 +68,13 @@ class TreeRanker:
             booster = xgboost.train(settings, data, count, xgb_model=booster)
             if progress is not None:
                 progress((done + count) / config.rounds, f"{done + count} trees")
-        self._booster = booster
+        self.booster = booster
 
     def score(self, arrays: RowArrays, rows: Indices) -> Floats:
         """Return the trees' sum for each row."""
         import xgboost  # noqa: PLC0415
 
-        scores: NDArray[np.float32] = self._booster.predict(
+        scores: NDArray[np.float32] = self.booster.predict(
             xgboost.DMatrix(self._inputs(arrays, rows))
         )
         return scores.astype(np.float64)

@@ -53,7 +53,7 @@ def study_transfer(bench: Bench, plan: Plan) -> Findings:
             logarithmic=True,
         )
         for model, labels in _lines(labelled):
-            judged = merge([_Transfer(book, plan, one).judge(model, labels) for one in labelled])
+            judged = merge([Transfer(book, plan, one).judge(model, labels) for one in labelled])
             table.add(name, model, labels, *metric_cells(judged))
             curve.series.setdefault(model, []).append(
                 (max(1.0, float(labels)), judged.intervals()["pca"])
@@ -71,7 +71,7 @@ def _lines(labelled: list[Labelled]) -> list[tuple[str, int]]:
     return [*lines, ("attention on the labels alone", pool)]
 
 
-class _Transfer:
+class Transfer:
     """One held-out target."""
 
     def __init__(self, book: Workbook, plan: Plan, labelled: Labelled) -> None:
