@@ -10,6 +10,8 @@ Needs `pip install apache-tvm==0.27.0.post1 apache-tvm-ffi==0.1.14.post1 numpy`;
 sets the number of threads.
 """
 
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,16 @@ main = relax.VirtualMachine(library, tvm.cpu())["main"]
 inputs = [
 {inputs}
 ]
-outputs = main(*[tvm.runtime.tensor(value) for value in inputs])
-print(outputs)
+tensors = [tvm.runtime.tensor(value) for value in inputs]
+outputs = main(*tensors)
+for output in [outputs] if isinstance(outputs, tvm.runtime.Tensor) else outputs:
+    print("output:", tuple(output.shape), output.dtype)
+seconds = []
+for _ in range(10):
+    began = time.perf_counter()
+    main(*tensors)
+    seconds.append(time.perf_counter() - began)
+print(f"latency: {{statistics.median(seconds) * 1e3:.3f}} ms (median of {{len(seconds)}} runs)")
 '''
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,9 @@ def test_the_script_beside_the_module_runs(compiled: dict[str, Any]) -> None:
         [sys.executable, compiled["run_script"]], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "[[" in done.stdout
+    first, last = done.stdout.splitlines()
+    assert first.startswith("output: (1, "), first
+    assert re.fullmatch(r"latency: \d+\.\d{3} ms \(median of 10 runs\)", last), last
 
 
 def test_a_trace_that_does_not_replay_is_rejected_alone(
