@@ -256,14 +256,17 @@ def _held_networks(
     Returns:
         Their names, and bool [N]: rows whose workload is one of theirs.
     """
+    among_workloads = set(np.unique(corpus.workload[among]).tolist())
     workloads: dict[str, int] = {}
-    for number in np.unique(corpus.workload[among]):
-        for source in corpus.sources[number]:
-            if source not in FAMILIES:
-                workloads[source] = workloads.get(source, 0) + 1
-    if not workloads:
+    eligible: set[str] = set()
+    for number in np.unique(corpus.workload).tolist():
+        for source in corpus.sources[number].keys() - FAMILIES.keys():
+            workloads[source] = workloads.get(source, 0) + 1
+            if number in among_workloads:
+                eligible.add(source)
+    if not eligible:
         raise impossible(f"{corpus.name} has no trials of networks, only of families of operators")
-    ordered = sorted(workloads, key=lambda name: (-workloads[name], name))
+    ordered = sorted(eligible, key=lambda name: (-workloads[name], name))
     count = min(max(1, round(share * len(ordered))), len(ordered))
     rng = np.random.default_rng(seed)
     strata = np.array_split(np.arange(len(ordered)), count)
