@@ -31,10 +31,9 @@ NETWORKS: tuple[Mapping[str, int], ...] = (
 def make_corpus(
     sources: Sequence[Mapping[str, int]] = NETWORKS,
     sizes: Sequence[int] = (12,),
+    *,
     targets: int = 2,
     failures: int = 1,
-    seed: int = 0,
-    name: str = "made-up",
 ) -> Corpus:
     """Make trials of programs with random features and latencies.
 
@@ -43,10 +42,8 @@ def make_corpus(
         sizes: trials of each workload on each target, used in turn.
         targets: each measures the same programs.
         failures: of each task; they have no latency.
-        seed: of features and latencies.
-        name: of the corpus.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows, workload, target = [], [], []
     for t in range(targets):
         for w in range(len(sources)):
@@ -56,7 +53,7 @@ def make_corpus(
                 workload.append(w)
                 target.append(t)
     return Corpus(
-        name=name,
+        name="made-up",
         arrays=to_arrays(rows),
         workloads=tuple(_workload(w) for w in range(len(sources))),
         workload=np.array(workload, np.int64),

@@ -227,11 +227,11 @@ class TestLabelStratified:
         assert counts(corpus, kept).tolist() == [10, 30, 10, 30]
 
 
-def with_features(corpus: Corpus, first: NDArray[np.float32]) -> Corpus:
-    """Give each row's stores one value in the first column, and nothing else."""
+def with_values(corpus: Corpus, values: NDArray[np.float32]) -> Corpus:
+    """Give each program one value of at least 0, in its first store, and nothing else."""
     arrays = corpus.arrays
     features = np.zeros_like(arrays.features)
-    features[:, 0] = np.repeat(first, arrays.stores) / np.repeat(arrays.stores, arrays.stores)
+    features[arrays.first_store, 0] = values
     return replace(corpus, arrays=replace(arrays, features=features))
 
 
@@ -239,7 +239,7 @@ class TestFeatureDiverse:
     def test_of_equal_programs_one_is_kept(self) -> None:
         corpus = make_corpus([{"conv2d": 1}], sizes=(40,), targets=1)
         kind = np.arange(40) % 5
-        alike = with_features(corpus, kind.astype(np.float32) * 100)
+        alike = with_values(corpus, kind.astype(np.float32) * 100)
         for seed in range(5):
             kept = prune("feature_diverse", context(alike, seed), 5 / 40)
             assert sorted(kind[kept].tolist()) == [0, 1, 2, 3, 4]
@@ -310,11 +310,11 @@ class TestCombined:
         corpus = make_corpus([{"conv2d": 1}], sizes=(9,), targets=1, failures=0)
         fastest = int(np.argmin(corpus.arrays.log_latency))
         others = np.delete(np.arange(9), fastest)
-        value = np.zeros(9, np.float32)
-        value[others] = np.repeat([50.0, -50.0], 4)
+        value = np.full(9, 50.0, np.float32)
+        value[others] = np.repeat([0.0, 100.0], 4)
         spread = np.full(9, 1.0)
         spread[others[[2, 5]]] = 4.0
-        may = Context(with_features(corpus, value), np.arange(9), spread=spread.__getitem__)
+        may = Context(with_values(corpus, value), np.arange(9), spread=spread.__getitem__)
         kept = prune("combined", may, 3 / 9)
         assert set(kept.tolist()) == {fastest, others[2], others[5]}
 
