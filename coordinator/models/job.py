@@ -30,7 +30,8 @@ def run_job(work: Callable[[Mapping[str, Any], Progress], dict[str, Any]]) -> in
         work: makes the result from the spec; raises TuneFleetError for what the user can mend.
 
     Returns:
-        0 with the result in the out file, or 1 with ``{"error": {"reason", "message"}}`` there.
+        0 with the result in the out file, or 1 with ``{"error": {"reason", "message", "hint"}}``
+        there; the hint is empty where the reason's own serves.
         Progress goes to stdout, one ``{"progress": SHARE, "message": TEXT}`` a line; logs and
         tracebacks go to stderr.
     """
@@ -43,7 +44,7 @@ def run_job(work: Callable[[Mapping[str, Any], Progress], dict[str, Any]]) -> in
     try:
         result = work(json.loads(options.spec.read_text()), progress)
     except TuneFleetError as e:
-        result = _error(e.reason, e.message)
+        result = _error(e.reason, e.message, e.hint)
     except MemoryError:
         traceback.print_exc()
         result = _error(Reason.INTERNAL, "this machine has not enough memory for the model")
@@ -63,8 +64,8 @@ def first_line(error: BaseException) -> str:
     return (told or lines or ["no message"])[0]
 
 
-def _error(reason: Reason, message: str) -> dict[str, Any]:
-    return {"error": {"reason": reason.name, "message": message}}
+def _error(reason: Reason, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"reason": reason.name, "message": message, "hint": hint}}
 
 
 def _claim_stdout() -> Progress:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from coordinator.dataset.reading import (
     Refused,
     find_parts,
     open_trials,
-    read_trials,
+    read_all,
     read_workloads,
 )
 from coordinator.dataset.schema import invalid
@@ -60,6 +61,11 @@ class Corpus:
         """Return bool [N]: which rows have a latency."""
         return ~np.isnan(self.arrays.log_latency)
 
+    def digest(self) -> str:
+        """Return 16 hex digits that name this set of trials, whatever their order."""
+        listed = "\n".join(sorted(self.trial_ids))
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
     def take(self, rows: Indices) -> Corpus:
         """Return the corpus of some rows only; workloads and targets keep their numbers."""
         return replace(
@@ -71,58 +77,56 @@ class Corpus:
         )
 
 
-def load_corpus(place: Path) -> Corpus:
+def load_corpus(place: Path, progress: Callable[[float, str], None] | None = None) -> Corpus:
     """Read a dataset.
 
     Trials without features and trials with the verdict LOST are left out; rows that cannot be used
-    are too.
+    are too. Traces are not kept. Nothing is read while something is timed on this machine: the
+    machine's lock must not be held already.
 
     Args:
         place: folder or file as ``tunefleet dataset export`` writes them.
+        progress: told the share read and what is being done.
 
     Raises:
         TuneFleetError: DATASET_INVALID, it cannot be read or no trial of it can be used.
     """
     parts = find_parts(place)
-    found = list(_records(parts.trials))
-    records = [record for record, _ in found]
-    if not records:
-        raise invalid(f"{place} has no trial with features; import it with --featurize first")
+    rows: list[TrainingRow] = []
+    trial_ids: dict[str, None] = {}
     sources: dict[str, dict[str, int]] = {}
-    for record in records:
+    for item in read_all([open_trials(path) for path in parts.trials], progress):
+        if isinstance(item, Refused) or not usable(item[0]):
+            continue
+        record, profile = item
+        if record.trial.trial_id in trial_ids:
+            continue
+        trial_ids[record.trial.trial_id] = None
+        rows.append(_row(record, profile))
         sources.setdefault(record.key.workload, {}).update(record.sources)
+    if not rows:
+        raise invalid(f"{place} has no trial with features; import it with --featurize first")
     if parts.workloads is not None:
-        for workload, _ in read_workloads(parts.workloads):
-            if workload.workload in sources:
-                sources[workload.workload].update(workload.sources)
-    workloads, workload = _numbered(r.key.workload for r in records)
-    targets, target = _numbered(r.key.target for r in records)
+        for known, _ in read_workloads(parts.workloads):
+            if known.workload in sources:
+                sources[known.workload].update(known.sources)
+    workloads, workload = _numbered(row.workload for row in rows)
+    targets, target = _numbered(row.target for row in rows)
     return Corpus(
         name=place.name,
-        arrays=to_arrays(_row(record, profile) for record, profile in found),
+        arrays=to_arrays(rows),
         workloads=workloads,
         workload=workload,
         targets=targets,
         target=target,
         sources=tuple(sources[name] for name in workloads),
-        trial_ids=tuple(r.trial.trial_id for r in records),
+        trial_ids=tuple(trial_ids),
     )
 
 
-def _records(files: Iterable[Path]) -> Iterator[tuple[TrialRecord, str]]:
-    seen: set[str] = set()
-    for path in files:
-        for batch in read_trials(open_trials(path)):
-            for item in batch:
-                if isinstance(item, Refused):
-                    continue
-                record, profile = item
-                trial = record.trial
-                if trial.features is None or trial.verdict is Verdict.LOST:
-                    continue
-                if trial.trial_id not in seen:
-                    seen.add(trial.trial_id)
-                    yield record, profile
+def usable(record: TrialRecord) -> bool:
+    """Tell whether a corpus takes a trial: it has features, and was not lost."""
+    return record.trial.features is not None and record.trial.verdict is not Verdict.LOST
 
 
 def _row(record: TrialRecord, profile: str) -> TrainingRow:

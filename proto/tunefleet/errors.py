@@ -41,6 +41,11 @@ class Reason(Enum):
     DATASET_INVALID = ErrorKind(
         14, "INVALID_ARGUMENT", "Give a folder or file that `tunefleet dataset export` wrote."
     )
+    SPLIT_IMPOSSIBLE = ErrorKind(
+        15,
+        "FAILED_PRECONDITION",
+        "Collect trials of more workloads, networks or targets, or choose another split or share.",
+    )
     NO_DEVICE_MATCHES = ErrorKind(
         20, "FAILED_PRECONDITION", "See `tunefleet devices list`, then correct --devices."
     )

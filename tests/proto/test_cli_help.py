@@ -23,7 +23,10 @@ sys.exit(code)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["tune", "--help"], ["campaigns", "--help"], ["up", "--help"]],
+    [
+        *(["--help"], ["--version"], ["tune", "--help"], ["campaigns", "--help"], ["up", "--help"]),
+        ["dataset", "prune", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments):
@@ -61,6 +64,7 @@ def test_help_lists_the_exit_codes():
         *(["models", "list"], ["models", "show"]),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),
         ["campaigns", "export"],
+        ["dataset", "prune"],
     ],
     ids=" ".join,
 )

@@ -22,13 +22,16 @@ def require_coordinator() -> None:
     _require("coordinator", _COORDINATOR_NEEDS)
 
 
-def require_datasets() -> None:
+def require_datasets(*, models: bool = False) -> None:
     """Make sure that datasets can be read here without a coordinator.
+
+    Args:
+        models: and cost models run over them.
 
     Raises:
         TuneFleetError: NOT_INSTALLED.
     """
-    _require("coordinator", _DATASETS_NEED)
+    _require("coordinator", (*_DATASETS_NEED, "onnxruntime") if models else _DATASETS_NEED)
 
 
 def require_agent() -> None:
