@@ -123,6 +123,9 @@ def evaluate(corpus: Corpus, rows: Indices, scores: Floats) -> Evaluation:
 
     Returns:
         One entry for each task with two trials or more that have a latency.
+
+    Raises:
+        ValueError: there is none.
     """
     arrays = corpus.arrays
     known = ~np.isnan(arrays.log_latency[rows])
@@ -130,6 +133,8 @@ def evaluate(corpus: Corpus, rows: Indices, scores: Floats) -> Evaluation:
     order = np.argsort(arrays.group[rows], kind="stable")
     borders = np.flatnonzero(np.diff(arrays.group[rows][order])) + 1
     tasks = [part for part in np.split(order, borders) if len(part) > 1]
+    if not tasks:
+        raise ValueError(f"nothing to judge: no task has two of the {len(rows)} trials")
     numbers = {workload: number for number, workload in enumerate(corpus.workloads)}
     keys = [arrays.group_keys[arrays.group[rows[part[0]]]] for part in tasks]
     weight, sources = _weights(keys, [corpus.sources[numbers[key[0]]] for key in keys])

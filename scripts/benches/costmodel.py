@@ -92,9 +92,8 @@ def _noting() -> Callable[[float, str], None]:
 
 
 def _splits(bench: Any, plan: Any) -> dict[str, Figure]:
-    from coordinator.study.splits import make_split  # noqa: PLC0415
-
     from coordinator.study.evaluation import merge  # noqa: PLC0415
+    from coordinator.study.splits import make_split  # noqa: PLC0415
     from coordinator.study.studies.few_labels import with_pool  # noqa: PLC0415
     from coordinator.study.studies.splits import study_splits  # noqa: PLC0415
     from coordinator.study.studies.transfer import Transfer  # noqa: PLC0415
