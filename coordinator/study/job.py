@@ -4,7 +4,7 @@ Spec (those marked * may be left out)::
 
     {"study": name, "place": dataset's folder or file, "folder": where results go,
      "seeds"*: [int, ...], "splits"*: [name, ...], "models"*: [name, ...], "share"*: number,
-     "threads"*: int}
+     "threads"*: int, "steps"*: int, the most that a training takes}
 
 The folder gets ``STUDY.md``, ``STUDY.json`` and plots; what is computed on the way is kept in its
 subfolder ``cells``, so that a study that is interrupted goes on from there.
@@ -35,6 +35,7 @@ def run_study(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from coordinator.study.corpus import load_corpus  # noqa: PLC0415 (torch: seconds)
     from coordinator.study.plots import draw_curves  # noqa: PLC0415
+    from coordinator.study.rankers.base import Effort  # noqa: PLC0415
     from coordinator.study.studies.base import Bench, Plan  # noqa: PLC0415
     from coordinator.study.studies.registry import STUDIES  # noqa: PLC0415
 
@@ -53,7 +54,7 @@ def run_study(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
         share=float(spec.get("share", Plan.share)),
         splits=tuple(spec.get("splits", ())),
         models=tuple(spec.get("models", ())),
-        threads=int(spec.get("threads", len(os.sched_getaffinity(0)))),
+        effort=Effort(int(spec.get("threads", len(os.sched_getaffinity(0)))), spec.get("steps")),
     )
     found = STUDIES[name](bench, plan)
     plots = draw_curves(found.curves, folder)

@@ -59,6 +59,7 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from coordinator.study.corpus import load_corpus  # noqa: PLC0415 (torch: seconds)
+    from coordinator.study.rankers.base import Effort  # noqa: PLC0415
     from coordinator.study.studies.base import Bench, Plan  # noqa: PLC0415
 
     parts = options.part or [part for part in _PARTS if not (quick and part == "pruning")]
@@ -67,7 +68,7 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
         note(f"costmodel: reading {options.dataset}")
         corpus = load_corpus(options.dataset)
         bench = Bench(corpus, options.dataset, folder, _noting())
-        plan = Plan(seeds=tuple(range(options.seeds)), threads=len(os.sched_getaffinity(0)))
+        plan = Plan(seeds=tuple(range(options.seeds)), effort=Effort(len(os.sched_getaffinity(0))))
         measure: dict[str, Callable[[Any, Any], dict[str, Figure]]] = {
             "splits": _splits,
             "pruning": _pruning,

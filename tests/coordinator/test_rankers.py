@@ -13,7 +13,7 @@ from coordinator.costmodel.metrics import pairwise_accuracy
 from coordinator.costmodel.model import ModelConfig
 from coordinator.costmodel.train import TrainConfig
 from coordinator.study.rankers.attention import AttentionRanker
-from coordinator.study.rankers.base import RandomRanker, Ranker
+from coordinator.study.rankers.base import Effort, RandomRanker, Ranker
 from coordinator.study.rankers.mlp import MlpRanker
 from coordinator.study.rankers.pooled import TreeConfig, TreeRanker, pool
 from coordinator.study.rankers.wrappers import Joined, constant_hardware, shuffled_hardware
@@ -25,7 +25,7 @@ MAKERS = {
     "attention": lambda: AttentionRanker(SMALL),
     "xgb_hw": lambda: TreeRanker(True, 0, TreeConfig(rounds=40, threads=1)),
     "xgb": lambda: TreeRanker(False, 0, TreeConfig(rounds=40, threads=1)),
-    "mlp": lambda: MlpRanker(threads=1, max_steps=150),
+    "mlp": lambda: MlpRanker(0, Effort(1, 150)),
 }
 
 

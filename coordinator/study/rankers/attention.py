@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.train import Material, TrainConfig, fit, head_scores
-from coordinator.study.rankers.base import Floats, Progress
+from coordinator.study.rankers.base import Effort, Floats, Progress
 from tunefleet.machine_lock import MachineLock
 
 LABORATORY = TrainConfig(epochs=40, epochs_fine_tuning=20, max_steps=6000)
@@ -58,6 +58,8 @@ class AttentionRanker:
         assert checkpoint is not None, "fit first"
         return head_scores(checkpoint.build(), arrays, rows, self.lock)
 
-    def seeded(self, seed: int, threads: int) -> AttentionRanker:
-        """Return an untrained one like this with another seed and number of threads."""
-        return replace(self, config=replace(self.config, seed=seed, threads=threads))
+    def seeded(self, seed: int, effort: Effort) -> AttentionRanker:
+        """Return an untrained one like this with another seed and effort."""
+        steps = self.config.max_steps if effort.steps is None else effort.steps
+        config = replace(self.config, seed=seed, threads=effort.threads, max_steps=steps)
+        return replace(self, config=config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,18 @@ from coordinator.costmodel.arrays import Indices, RowArrays
 Floats = NDArray[np.float64]
 Progress = Callable[[float, str], None]
 """Told the share done (0 to 1) and what is being done."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a training may cost."""
+
+    threads: int = 2
+    steps: int | None = None
+    """At the most, where the model's own number is not wanted: of gradient descent, or trees."""
+
+
+USUAL_EFFORT = Effort()
 
 
 class Ranker(Protocol):

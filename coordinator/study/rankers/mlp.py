@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.sampling import epoch_batches
-from coordinator.study.rankers.base import Floats, Progress
+from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Floats, Progress
 from tunefleet.features import PROGRAM_FEATURES_PER_STORE
 
 _WIDTH = 256
 _EPOCHS = 50
+_MAX_STEPS = 4000
 _LEARNING_RATE = 7e-4
 _WEIGHT_DECAY = 1e-6
 _CLIP = 0.5
@@ -30,10 +31,10 @@ class MlpRanker:
 
     name = "mlp"
 
-    def __init__(self, seed: int = 0, threads: int = 2, max_steps: int = 4000) -> None:
+    def __init__(self, seed: int = 0, effort: Effort = USUAL_EFFORT) -> None:
         self._seed = seed
-        self._threads = threads
-        self._max_steps = max_steps
+        self._threads = effort.threads
+        self._max_steps = _MAX_STEPS if effort.steps is None else effort.steps
         self._network: _Network | None = None
 
     def fit(self, arrays: RowArrays, rows: Indices, progress: Progress | None = None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays
-from coordinator.study.rankers.base import Floats, Progress
+from coordinator.study.rankers.base import Effort, Floats, Progress
 
 _PROGRESS_EVERY_ROUNDS = 10
 
@@ -26,6 +26,14 @@ class TreeConfig:
     min_child_weight: float = 2.0
     objective: str = "rank:pairwise"
     threads: int = 2
+
+
+def tree_config(effort: Effort) -> TreeConfig:
+    """Return how trees are grown within an effort."""
+    config = TreeConfig(threads=effort.threads)
+    return (
+        config if effort.steps is None else replace(config, rounds=min(config.rounds, effort.steps))
+    )
 
 
 class TreeRanker:

@@ -9,7 +9,7 @@ from coordinator.costmodel.loss import LossConfig, Weighting
 from coordinator.costmodel.train import TrainConfig
 from coordinator.study.evaluation import merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
-from coordinator.study.rankers.base import Ranker
+from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing, constant_hardware, shuffled_hardware
 from coordinator.study.splits import make_split
 from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
@@ -75,7 +75,7 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
                             split.test,
                         ),
                         lambda variant=variant, split=split: make_variant(  # type: ignore[misc]
-                            variant, split.seed, plan.threads
+                            variant, split.seed, plan.effort
                         ),
                     )
                     for split in splits
@@ -88,15 +88,15 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
     return Findings([table])
 
 
-def make_variant(name: str, seed: int, threads: int) -> Ranker:
+def make_variant(name: str, seed: int, effort: Effort) -> Ranker:
     """Make an untrained variant of the attention model.
 
     Raises:
         ValueError: there is none of that name.
     """
     if name in SHOWN:
-        return Seeing(AttentionRanker().seeded(seed, threads), SHOWN[name])
+        return Seeing(AttentionRanker().seeded(seed, effort), SHOWN[name])
     if name not in VARIANTS:
         known = ", ".join([*VARIANTS, *SHOWN])
         raise ValueError(f"there is no variant {name!r}; known are {known}")
-    return AttentionRanker(VARIANTS[name](LABORATORY)).seeded(seed, threads)
+    return AttentionRanker(VARIANTS[name](LABORATORY)).seeded(seed, effort)

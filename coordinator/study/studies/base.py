@@ -8,7 +8,7 @@ from pathlib import Path
 
 from coordinator.study.corpus import Corpus
 from coordinator.study.evaluation import Evaluation, Interval
-from coordinator.study.rankers.base import Progress
+from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Progress
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Workbook
 
@@ -23,7 +23,7 @@ class Plan:
     splits: tuple[str, ...] = ()
     """Empty for those that the study is about."""
     models: tuple[str, ...] = ()
-    threads: int = 2
+    effort: Effort = USUAL_EFFORT
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def study_calibration(bench: Bench, plan: Plan) -> Findings:
         for seed in plan.seeds:
             split = make_split(name, bench.corpus, seed, plan.share)
             cell = Cell("base", {"split": name, "seed": seed}, split.train, np.zeros(0, np.int64))
-            ranker = AttentionRanker().seeded(seed, plan.threads)
+            ranker = AttentionRanker().seeded(seed, plan.effort)
             model = AttentionRanker(parent=book.trained(cell, lambda ranker=ranker: ranker))  # type: ignore[misc]
             scores = model.head_scores(bench.corpus.arrays, split.test)
             found.append(_pairs(bench.corpus, split.test, scores, seed))

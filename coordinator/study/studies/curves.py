@@ -81,7 +81,7 @@ def _judge(
         cell = Cell("models", settings, rows, split.test)
         parts.append(
             (
-                book.judge(cell, lambda split=split: MODELS[model](split.seed, plan.threads)),  # type: ignore[misc]
+                book.judge(cell, lambda split=split: MODELS[model](split.seed, plan.effort)),  # type: ignore[misc]
                 len(rows),
             )
         )

@@ -8,7 +8,7 @@ from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES
 from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
-from coordinator.study.rankers.base import Ranker
+from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing
 from coordinator.study.splits import Split, make_split
 from coordinator.study.step_corpus import step_arrays
@@ -42,14 +42,14 @@ def study_features(bench: Bench, plan: Plan) -> Findings:
 def _judge(book: Workbook, split: Split, features: str, steps: RowArrays, plan: Plan) -> Evaluation:
     settings = {"split": split.name, "features": features, "seed": split.seed}
     cell = Cell("features", settings, split.train, split.test)
-    return book.judge(cell, lambda: _make(features, steps, split.seed, plan.threads))
+    return book.judge(cell, lambda: _make(features, steps, split.seed, plan.effort))
 
 
-def _make(features: str, steps: RowArrays, seed: int, threads: int) -> Ranker:
+def _make(features: str, steps: RowArrays, seed: int, effort: Effort) -> Ranker:
     if features == "stores":
-        return AttentionRanker().seeded(seed, threads)
+        return AttentionRanker().seeded(seed, effort)
     model = replace(
         LABORATORY.model, token_width=STEP_FEATURES, max_tokens=MAX_STEPS, relations=False
     )
-    ranker = AttentionRanker(replace(LABORATORY, model=model)).seeded(seed, threads)
+    ranker = AttentionRanker(replace(LABORATORY, model=model)).seeded(seed, effort)
     return Seeing(ranker, lambda _arrays: steps)

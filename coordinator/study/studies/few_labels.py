@@ -11,7 +11,7 @@ from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.metrics import pairwise_accuracy
 from coordinator.study.corpus import Corpus
 from coordinator.study.rankers.attention import AttentionRanker
-from coordinator.study.rankers.base import Floats, Progress
+from coordinator.study.rankers.base import Effort, Floats, Progress
 from coordinator.study.splits import Split
 
 LABELS = (32, 128, 512)
@@ -72,7 +72,7 @@ class FewShot:
     replay: Indices
     """Rows of what the parent learned from."""
     seed: int
-    threads: int
+    effort: Effort
     name: str = "few_shot"
     kept: bool = True
     """Whether the gate let the fine-tuned model through."""
@@ -99,7 +99,7 @@ class FewShot:
 
     def _tuned(self) -> AttentionRanker:
         base = AttentionRanker(parent=self.parent, replay=self.replay)
-        return base.seeded(self.seed, self.threads)
+        return base.seeded(self.seed, self.effort)
 
     @staticmethod
     def _accuracy(arrays: RowArrays, rows: Indices, model: AttentionRanker) -> float:

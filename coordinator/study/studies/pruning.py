@@ -126,4 +126,4 @@ class _Pruner:
         return scout.head_scores(self._book.corpus.arrays, rows).std(axis=1)
 
     def _model(self, seed: int) -> AttentionRanker:
-        return AttentionRanker().seeded(seed, self._plan.threads)
+        return AttentionRanker().seeded(seed, self._plan.effort)

@@ -48,4 +48,4 @@ def _judge(book: Workbook, split: Split, model: str, plan: Plan) -> Evaluation:
         split.train,
         split.test,
     )
-    return book.judge(cell, lambda: MODELS[model](split.seed, plan.threads))
+    return book.judge(cell, lambda: MODELS[model](split.seed, plan.effort))

@@ -12,7 +12,7 @@ from coordinator.costmodel.model import ModelConfig
 from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import RandomRanker, Ranker
-from coordinator.study.rankers.pooled import TreeConfig, TreeRanker
+from coordinator.study.rankers.pooled import TreeRanker, tree_config
 from coordinator.study.rankers.wrappers import Joined
 from coordinator.study.splits import make_split
 from coordinator.study.studies.base import (
@@ -98,20 +98,20 @@ class Transfer:
         return self._book.judge(cell, lambda: self._make(model, drawn))
 
     def _make(self, model: str, drawn: Indices | None) -> Ranker:
-        seed, threads = self._split.seed, self._plan.threads
+        seed, effort = self._split.seed, self._plan.effort
         if model == "random":
             return RandomRanker(seed)
         if model == "xgb_hw":
-            trees = TreeRanker(True, seed, TreeConfig(threads=threads))
+            trees = TreeRanker(True, seed, tree_config(effort))
             return trees if drawn is None else Joined(trees, self._split.train)
         if model == "attention without hardware":
             config = ModelConfig(hardware=False, relations=False)
-            return AttentionRanker(replace(LABORATORY, model=config)).seeded(seed, threads)
+            return AttentionRanker(replace(LABORATORY, model=config)).seeded(seed, effort)
         if model == "attention on the labels alone":
-            return AttentionRanker().seeded(seed, threads)
+            return AttentionRanker().seeded(seed, effort)
         if drawn is None:
             return AttentionRanker(parent=self._base())
-        return FewShot(self._base(), self._split.train, seed, threads)
+        return FewShot(self._base(), self._split.train, seed, effort)
 
     def _base(self) -> Checkpoint:
         cell = Cell(
@@ -121,5 +121,5 @@ class Transfer:
             np.zeros(0, np.int64),
         )
         return self._book.trained(
-            cell, lambda: AttentionRanker().seeded(self._split.seed, self._plan.threads)
+            cell, lambda: AttentionRanker().seeded(self._split.seed, self._plan.effort)
         )

@@ -10,6 +10,7 @@ _COORDINATOR_NEEDS = (
     *("coordinator", "sqlalchemy", "alembic", "pyarrow", "torch", "tvm", "onnx", "onnxruntime"),
 )
 _DATASETS_NEED = ("coordinator", "numpy", "pyarrow", "sqlalchemy")
+_STUDIES_NEED = (*_DATASETS_NEED, "torch", "matplotlib", "xgboost")
 _AGENT_NEEDS = ("agent", "tvm", "numpy", "onnxruntime", "psutil")
 
 
@@ -32,6 +33,15 @@ def require_datasets(*, models: bool = False) -> None:
         TuneFleetError: NOT_INSTALLED.
     """
     _require("coordinator", (*_DATASETS_NEED, "onnxruntime") if models else _DATASETS_NEED)
+
+
+def require_studies() -> None:
+    """Make sure that studies can run here without a coordinator.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _STUDIES_NEED)
 
 
 def require_agent() -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tunefleet.cli.installed import require_datasets
+from tunefleet.cli.installed import require_datasets, require_studies
 from tunefleet.errors import Reason, TuneFleetError
 
 Activity = Callable[[float, str], None]
@@ -78,6 +78,33 @@ def prune_dataset(
         "model": None if model is None else str(model.absolute()),
     }
     return _run("coordinator.study.prune_job", spec, activity)
+
+
+def run_study(
+    name: str, place: Path, folder: Path, options: dict[str, Any], activity: Activity | None = None
+) -> dict[str, Any]:
+    """Run a study of a folder or file.
+
+    Args:
+        name: of the study.
+        place: a dataset.
+        folder: where results go; made if missing.
+        options: ``seeds``, ``splits``, ``models``, ``share`` and ``threads``, as the coordinator's
+            study job takes them; what is ``None`` is left to it.
+        activity: told the share done, 0 to 1, and what is being done.
+
+    Returns:
+        What the coordinator's study job returns.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, INVALID_ARGUMENT or NOT_INSTALLED.
+    """
+    if not place.exists():
+        raise TuneFleetError(Reason.DATASET_INVALID, f"{place}: there is no such file or folder")
+    require_studies()
+    spec = {"study": name, "place": str(place.resolve()), "folder": str(folder.resolve())}
+    given = {key: value for key, value in options.items() if value is not None}
+    return _run("coordinator.study.job", spec | given, activity)
 
 
 def _run(module: str, spec: dict[str, Any], activity: Activity | None = None) -> dict[str, Any]:
