@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -88,10 +89,6 @@ class TraceState:
             return self.numbers.get(value, UNKNOWN_EXTENT)
         return finite(value) if isinstance(value, (int, float)) else UNKNOWN_EXTENT
 
-    def is_number(self, value: Any) -> bool:
-        """Tell whether a value is a number or a variable that stands for one."""
-        return isinstance(value, (int, float)) or (isinstance(value, str) and value in self.numbers)
-
     def values(self, items: Sequence[Any]) -> list[float]:
         """Return all numbers in inputs and attributes: those of blocks and loops where they are."""
         found: list[float] = []
@@ -100,7 +97,7 @@ class TraceState:
                 found.append(self.blocks[value].number)
             elif isinstance(value, str) and value in self.loops:
                 found += self.where(value)
-            elif self.is_number(value):
+            elif isinstance(value, (int, float)) or value in self.numbers:
                 found.append(self.number(value))
         return found[:_MAX_VALUES]
 
@@ -126,8 +123,15 @@ def texts(items: Sequence[Any]) -> list[str]:
     for value in _flat(items):
         if isinstance(value, str) and not _VARIABLE.fullmatch(value):
             plain = json.loads(value) if value.startswith('"') else value
-            found.append(str(plain)[:_MAX_TEXT])
+            found.append(_short(str(plain)))
     return found[:_MAX_VALUES]
+
+
+def _short(text: str) -> str:
+    """Return a text or, for those as long as a layout's index map, its hash."""
+    if len(text) <= _MAX_TEXT:
+        return text
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _flat(items: Sequence[Any]) -> Iterator[Any]:

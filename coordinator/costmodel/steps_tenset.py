@@ -129,12 +129,12 @@ def workload_steps(workload_key: str) -> list[Step]:
         key = json.loads(workload_key)
         items = list(_flat(key))[1:] if isinstance(key, list) else []
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"the workload key is not JSON: {e}") from e
+        raise ValueError(f"the workload key cannot be read: {e}") from e
     if not (isinstance(key, list) and key and isinstance(key[0], str)):
         raise ValueError(f"the workload key {workload_key[:60]!r} does not begin with a name")
     if len(items) > _MAX_ITEMS:
         raise ValueError(f"the workload key has {len(items)} arguments, {_MAX_ITEMS} are the most")
-    numbers = [float(_whole(item)) for item in items if not isinstance(item, str)]
+    numbers = [_argument(item) for item in items if not isinstance(item, str)]
     texts = [item[:_MAX_TEXT] for item in items if isinstance(item, str)]
     first = Step("workload", tuple(numbers[:NUMBER_SLOTS]), (key[0][:_MAX_TEXT], *texts))
     return [first] + [
@@ -316,6 +316,15 @@ def _whole(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST:
         raise ValueError(f"{value!r:.40} should be a whole number below 2**53")
     return value
+
+
+def _argument(value: Any) -> float:
+    # Workloads of other people's are functions with arguments of their own: flags, or none at all.
+    if value is None or isinstance(value, bool):
+        return float(bool(value))
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return float(_whole(value))
 
 
 def _flat(items: Sequence[Any]) -> Iterator[Any]:

@@ -24,6 +24,8 @@ MAX_INSTRUCTIONS = 20_000
 """Two hundred times the longest trace in the shipped dataset."""
 
 _UNTUNED = Step("untuned")
+_UNROLL = "pragma_auto_unroll_max_step"
+_UNROLL_EXPLICITLY = "pragma_unroll_explicit"
 _SERIAL = re.compile(r"[0-9]+(?=_|$)")
 _INLINED = -2
 """A location that was drawn: not under a loop but at every use (-1: under none)."""
@@ -176,8 +178,8 @@ def _annotate(state: TraceState, step: Instruction) -> None:
     ):
         state.replace_number(state.annotations[on, "pragma_auto_unroll_max_step"], 4, number)
     else:
-        names = [] if state.is_number(value) else texts([value])
-        state.annotations[on, key] = state.emit("annotate", (*where, number), key, *names)
+        numbers = (*where, *(state.values([value]) or [0.0]))
+        state.annotations[on, key] = state.emit("annotate", numbers, key, *texts([value]))
 
 
 def _unannotate(state: TraceState, step: Instruction) -> None:

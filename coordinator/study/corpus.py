@@ -95,8 +95,8 @@ def load_corpus(place: Path) -> Corpus:
         for workload, _ in read_workloads(parts.workloads):
             if workload.workload in sources:
                 sources[workload.workload].update(workload.sources)
-    workloads, workload = _numbered(r.key.workload for r in records)
-    targets, target = _numbered(r.key.target for r in records)
+    workloads, workload = numbered(r.key.workload for r in records)
+    targets, target = numbered(r.key.target for r in records)
     return Corpus(
         name=place.name,
         arrays=to_arrays(_row(record, profile) for record, profile in found),
@@ -147,7 +147,8 @@ def _hardware(profile: str, target: str) -> list[float]:
     return hardware_vector(DeviceProfile.from_json(profile), target)
 
 
-def _numbered(names: Iterable[str]) -> tuple[tuple[str, ...], Indices]:
+def numbered(names: Iterable[str]) -> tuple[tuple[str, ...], Indices]:
+    """Number names in order of first appearance; return them and, int64 [N], each one's number."""
     numbers: dict[str, int] = {}
     of_row = [numbers.setdefault(name, len(numbers)) for name in names]
     return tuple(numbers), np.array(of_row, np.int64)
