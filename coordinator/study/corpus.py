@@ -110,8 +110,8 @@ def load_corpus(place: Path, progress: Callable[[float, str], None] | None = Non
         for known, _ in read_workloads(parts.workloads):
             if known.workload in sources:
                 sources[known.workload].update(known.sources)
-    workloads, workload = _numbered(row.workload for row in rows)
-    targets, target = _numbered(row.target for row in rows)
+    workloads, workload = numbered(row.workload for row in rows)
+    targets, target = numbered(row.target for row in rows)
     return Corpus(
         name=place.name,
         arrays=to_arrays(rows),
@@ -151,7 +151,8 @@ def _hardware(profile: str, target: str) -> list[float]:
     return hardware_vector(DeviceProfile.from_json(profile), target)
 
 
-def _numbered(names: Iterable[str]) -> tuple[tuple[str, ...], Indices]:
+def numbered(names: Iterable[str]) -> tuple[tuple[str, ...], Indices]:
+    """Number names in order of first appearance; return them and, int64 [N], each one's number."""
     numbers: dict[str, int] = {}
     of_row = [numbers.setdefault(name, len(numbers)) for name in names]
     return tuple(numbers), np.array(of_row, np.int64)
