@@ -33,13 +33,14 @@ from coordinator.dataset.writing import (
     write_devices,
     write_workloads,
 )
+from coordinator.models.job import Progress
 from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from coordinator.study.corpus import load_corpus
 from coordinator.study.model_spread import model_spread
+from coordinator.study.prune_job import prune_dataset
 from coordinator.study.pruning import STRATEGIES
 from tunefleet.cli import dataset_prune
 from tunefleet.cli.app import run
-from tunefleet.cli.local_jobs import prune_dataset
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.trials import Verdict
 
@@ -81,9 +82,13 @@ def dataset(tmp_path: Path) -> Path:
     return place
 
 
-def pruned(place: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    options = {"keep": 0.5, "strategy": "random", "seed": 0, "model": None}
-    return prune_dataset(place, out, **(options | changes))
+def pruned(
+    place: Path, out: Path, progress: Progress = lambda *_: None, **changes: Any
+) -> dict[str, Any]:
+    """Do the job as the command has it done, but in this process."""
+    spec = {"place": str(place), "out_dir": str(out), "model": None}
+    options = {"keep": 0.5, "strategy": "random", "seed": 0}
+    return prune_dataset(spec | options | changes, progress)
 
 
 def refusal(place: Path, out: Path, **changes: Any) -> TuneFleetError:
@@ -182,7 +187,7 @@ class TestWhatIsWritten:
 
     def test_progress_goes_from_reading_to_the_end(self, dataset: Path, tmp_path: Path) -> None:
         told: list[tuple[float, str]] = []
-        pruned(dataset, tmp_path / "out", activity=lambda *step: told.append(step))
+        pruned(dataset, tmp_path / "out", lambda *step: told.append(step))
         shares = [share for share, _ in told]
         assert shares == sorted(shares)
         assert shares[-1] == pytest.approx(1.0)
@@ -214,13 +219,12 @@ class TestRefusals:
 
     def test_what_is_no_model_is_refused(self, dataset: Path, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"no model")
-        for model in (tmp_path / "model.onnx", tmp_path / "missing.onnx"):
-            error = refusal(dataset, tmp_path / "out", strategy="uncertain", model=model)
-            assert error.reason is Reason.MODEL_INVALID
+        model = str(tmp_path / "model.onnx")
+        error = refusal(dataset, tmp_path / "out", strategy="uncertain", model=model)
+        assert error.reason is Reason.MODEL_INVALID
 
     def test_what_is_no_dataset_is_refused(self, tmp_path: Path) -> None:
-        for place in (tmp_path, tmp_path / "missing"):
-            assert refusal(place, tmp_path / "out").reason is Reason.DATASET_INVALID
+        assert refusal(tmp_path, tmp_path / "out").reason is Reason.DATASET_INVALID
 
     def test_trials_without_features_are_refused(self, tmp_path: Path) -> None:
         place = written(tmp_path / "some" / "trials.parquet", [record(1, features=None)])
@@ -270,7 +274,7 @@ class TestModels:
     def test_what_a_model_is_least_sure_of_stays(
         self, dataset: Path, tmp_path: Path, model: tuple[CostModel, Path]
     ) -> None:
-        pruned(dataset, tmp_path / "out", strategy="uncertain", model=model[1])
+        pruned(dataset, tmp_path / "out", strategy="uncertain", model=str(model[1]))
         corpus = load_corpus(dataset)
         order = np.argsort(-model_spread(model[1], corpus))
         # Half of 20 are 10; two are drawn at random and up to three stand for their task.
@@ -318,11 +322,17 @@ class TestCommand:
         assert "reading trials" in printed.err
 
     def test_a_failure_ends_with_its_exit_code(
-        self, dataset: Path, capsys: pytest.CaptureFixture[str]
+        self, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        code = run(["dataset", "prune", str(dataset), str(dataset)])
+        out, missing = str(tmp_path / "out"), str(tmp_path / "missing")
+        code = run(["dataset", "prune", str(dataset), out, "--strategy", "uncertain"])
         assert code == Reason.INVALID_ARGUMENT.value.exit_code
-        assert "not empty" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "needs a cost model" in told
+        assert "hint: Give one with --model" in told
+        assert run(["dataset", "prune", missing, out]) == Reason.DATASET_INVALID.value.exit_code
+        code = run(["dataset", "prune", str(dataset), out, "--model", missing])
+        assert code == Reason.MODEL_INVALID.value.exit_code
 
     def test_help_names_every_strategy(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert dataset_prune.STRATEGIES.keys() == STRATEGIES.keys()

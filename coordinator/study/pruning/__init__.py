@@ -1,6 +1,8 @@
 """Which trials are worth keeping: strategies by name, each a plain function."""
 
-from coordinator.study.pruning import diverse, labelled, plain, uncertain  # noqa: F401 - register
+# ruff: noqa: I001 - strategies are registered in the order in which tables list them
+
+from coordinator.study.pruning import plain, labelled, diverse, uncertain  # noqa: F401
 from coordinator.study.pruning.context import (
     STRATEGIES,
     Context,
