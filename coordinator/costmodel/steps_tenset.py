@@ -47,8 +47,8 @@ _SHAPES: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "RF": ("iii", (1, 2)),
 }
 _LISTS_OF_LOOPS = frozenset({"FU", "RE"})
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    code: (str, *({"i": int, "l": list, "s": str}[letter] for letter in letters))
+_TYPES: Mapping[str, list[type]] = {
+    code: [{"i": int, "l": list, "s": str}[letter] for letter in f"s{letters}"]
     for code, (letters, _) in _SHAPES.items()
 }
 
@@ -91,7 +91,7 @@ def check_transform(transform: Any) -> list[list[Any]]:
 def _check_step(step: list[Any]) -> None:
     # This runs for every step of every line, and most of reading goes into it.
     code = step[0]
-    types = tuple(map(type, step))
+    types = list(map(type, step))
     if code in _TYPES and types != _TYPES[code]:
         raise ValueError(f"the transform step {step!r:.60} has not the items {_SHAPES[code][0]!r}")
     for item, kind in zip(step, types, strict=True):

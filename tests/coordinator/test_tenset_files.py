@@ -205,7 +205,7 @@ def test_no_garbage_stops_the_reader(
 
 
 def test_a_long_file_is_read_in_little_memory(tmp_path: Path) -> None:
-    lines = 2_000
+    lines = 1_500
     path = tmp_path / "a" / TASK
     path.parent.mkdir()
     template = json.dumps(record(tiled() * 3))
@@ -219,8 +219,8 @@ def test_a_long_file_is_read_in_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (count, damage.broken) == (lines, 0)
-    assert path.stat().st_size > 2 * 2**20
-    assert peak < 2**19
+    assert path.stat().st_size > 3 * 2**19
+    assert peak < 2**18
 
 
 def test_networks_are_found_without_unpickling(tmp_path: Path) -> None:
