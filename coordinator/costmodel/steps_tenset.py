@@ -28,30 +28,29 @@ _MAX_ITEMS = 256
 _MAX_TEXT = 200
 _LARGEST = 2**53
 
-# What follows the code: i a whole number, l a list of them, s a text.
-_SHAPES: Mapping[str, str] = {
-    "AN": "iii",
-    "FU": "il",
-    "PR": "iis",
-    "RE": "il",
-    "SP": "iiili",
-    "FSP": "iiii",
-    "FFSP": "iilii",
-    "SA": "iiii",
-    "CA": "iii",
-    "CI": "i",
-    "CR": "i",
-    "CHR": "isl",
-    "CHW": "is",
-    "RF": "iii",
-}
-
-# Which items name a stage or a loop, where it is not the first alone.
-_PLACES: Mapping[str, tuple[int, ...]] = {
-    **dict.fromkeys(("AN", "PR", "SP", "FSP", "FFSP", "SA", "RF"), (1, 2)),
-    "CA": (1, 2, 3),
+# What follows the code: i a whole number, l a list of them, s a text; and which items name a stage
+# or a loop.
+_SHAPES: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "AN": ("iii", (1, 2)),
+    "FU": ("il", (1,)),
+    "PR": ("iis", (1, 2)),
+    "RE": ("il", (1,)),
+    "SP": ("iiili", (1, 2)),
+    "FSP": ("iiii", (1, 2)),
+    "FFSP": ("iilii", (1, 2)),
+    "SA": ("iiii", (1, 2)),
+    "CA": ("iii", (1, 2, 3)),
+    "CI": ("i", (1,)),
+    "CR": ("i", (1,)),
+    "CHR": ("isl", (1,)),
+    "CHW": ("is", (1,)),
+    "RF": ("iii", (1, 2)),
 }
 _LISTS_OF_LOOPS = frozenset({"FU", "RE"})
+_TYPES: Mapping[str, list[type]] = {
+    code: [{"i": int, "l": list, "s": str}[letter] for letter in f"s{letters}"]
+    for code, (letters, _) in _SHAPES.items()
+}
 
 _UNROLL = "auto_unroll_max_step$"
 
@@ -85,21 +84,39 @@ def check_transform(transform: Any) -> list[list[Any]]:
     for step in transform:
         if not (isinstance(step, list) and step and isinstance(step[0], str)):
             raise ValueError(f"the transform step {step!r:.60} does not begin with a code")
-        needed = _SHAPES.get(step[0])
-        shape = "".join([_shape_of(item) for item in step[1:]])
-        if needed is not None and shape != needed:
-            raise ValueError(f"the transform step {step!r:.60} has {shape!r}, not {needed!r}")
-        if needed is not None and not _in_range(step):
-            raise ValueError(f"the transform step {step!r:.60} names a stage or loop out of range")
+        _check_step(step)
     return transform
 
 
-def _in_range(step: list[Any]) -> bool:
+def _check_step(step: list[Any]) -> None:
+    # This runs for every step of every line, and most of reading goes into it.
     code = step[0]
-    places = [step[i] for i in _PLACES.get(code, (1,))]
-    if code in _LISTS_OF_LOOPS:
-        places += step[2]
-    return all(0 <= place < _MAX_STAGES_AND_LOOPS for place in places)
+    types = list(map(type, step))
+    if code in _TYPES and types != _TYPES[code]:
+        raise ValueError(f"the transform step {step!r:.60} has not the items {_SHAPES[code][0]!r}")
+    for item, kind in zip(step, types, strict=True):
+        if kind is int:
+            if abs(item) > _LARGEST:
+                raise ValueError(f"a transform step has the number {item!r:.40}")
+        elif kind is list:
+            _check_list(item)
+        elif kind is not str:
+            raise ValueError(f"a transform step has {item!r:.40}, which is no whole number")
+    if code in _SHAPES:
+        places = [step[i] for i in _SHAPES[code][1]]
+        if code in _LISTS_OF_LOOPS:
+            places += step[2]
+        if min(places) < 0 or max(places) >= _MAX_STAGES_AND_LOOPS:
+            raise ValueError(f"the transform step {step!r:.60} names a stage or loop out of range")
+
+
+def _check_list(items: list[Any]) -> None:
+    if not items:
+        return
+    if len(items) > _MAX_ITEMS or set(map(type, items)) != {int}:
+        raise ValueError("a transform step has a list that is long or not of whole numbers")
+    if max(items) > _LARGEST or min(items) < -_LARGEST:
+        raise ValueError("a transform step has a number in a list that is too large")
 
 
 def tenset_steps(workload_key: str, transform: Sequence[Sequence[Any]]) -> list[Step]:
@@ -297,19 +314,6 @@ def _other(_: _StageReader, step: Sequence[Any]) -> Step:
     texts = [item[:_MAX_TEXT] for item in items if isinstance(item, str)]
     numbers = [float(item) for item in items if not isinstance(item, str)]
     return Step("other", tuple(numbers), (step[0][:_MAX_TEXT], *texts))
-
-
-def _shape_of(item: Any) -> str:
-    if isinstance(item, str):
-        return "s"
-    if not isinstance(item, list):
-        _whole(item)
-        return "i"
-    if len(item) > _MAX_ITEMS:
-        raise ValueError(f"a transform step has a list of {len(item)}, {_MAX_ITEMS} are the most")
-    for value in item:
-        _whole(value)
-    return "l"
 
 
 def _whole(value: Any) -> int:

@@ -44,6 +44,9 @@ _MAX_COSTS = 1_000
 _MAX_TEXT_CHARS = 4_096
 _MAX_WHY_CHARS = 160
 
+_TASKS_AT_ONCE = 64
+"""A file holds one task, so its key and target are those of the line before."""
+
 # tvm.auto_scheduler.measure.MeasureErrorNo; the rest are errors of unknown kind.
 _VERDICTS = {
     0: Verdict.OK,
@@ -246,7 +249,7 @@ def _costs(costs: Any, error: Any) -> tuple[float, ...]:
     return tuple(map(float, costs))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_TASKS_AT_ONCE)
 def _workload(key: str) -> tuple[str, str]:
     """Return a workload key without white space, and its hash. Raises ValueError if it is none."""
     workload_steps(key)
@@ -259,7 +262,7 @@ def workload_hash(key: Any) -> str:
     return _hash(key)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=_TASKS_AT_ONCE)
 def _target(spec: str) -> str:
     """Return the canonical form of a target. Raises ValueError if it is none."""
     if spec.lstrip().startswith("{"):

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from store_samples import PROFILE
 from tenset_lines import CUDA, KEY, TARGET, record, tiled, write
 
+from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.dataset import is_held_out
 from coordinator.costmodel.steps import KINDS, MAX_STEPS, STEP_FEATURES, encode
 from coordinator.costmodel.steps_trace import trace_steps
-from coordinator.dataset.reading import Refused, open_trials, read_trials
 from coordinator.study.corpus import Corpus, load_corpus
 from coordinator.study.step_corpus import load_tenset, step_arrays
 from tunefleet.errors import Reason, TuneFleetError
@@ -23,6 +24,9 @@ from tunefleet.targets import canonical_target
 SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 
 
+TRIALS = SHIPPED / "trials.parquet"
+
+
 @pytest.fixture(scope="module")
 def sample() -> Corpus:
     """A few rows of the shipped dataset, not in its order."""
@@ -30,9 +34,13 @@ def sample() -> Corpus:
     return corpus.take(np.random.default_rng(1).permutation(len(corpus))[:200])
 
 
-def test_steps_stand_in_place_of_stores_row_by_row(sample: Corpus) -> None:
-    arrays = step_arrays(SHIPPED, sample)
-    traces = dict(shipped_traces())
+@pytest.fixture(scope="module")
+def arrays(sample: Corpus) -> RowArrays:
+    return step_arrays(SHIPPED, sample)
+
+
+def test_steps_stand_in_place_of_stores_row_by_row(sample: Corpus, arrays: RowArrays) -> None:
+    traces = shipped_traces()
     assert arrays.features.shape == (arrays.stores.sum(), STEP_FEATURES)
     assert arrays.stores.max() <= MAX_STEPS
     for row, trial_id in enumerate(sample.trial_ids):
@@ -43,18 +51,12 @@ def test_steps_stand_in_place_of_stores_row_by_row(sample: Corpus) -> None:
         np.testing.assert_array_equal(getattr(arrays, name), getattr(sample.arrays, name))
 
 
-def shipped_traces() -> list[tuple[str, str]]:
-    rows = [row for batch in read_trials(open_trials(TRIALS), features=False) for row in batch]
-    return [
-        (row[0].trial.trial_id, row[0].trial.trace) for row in rows if not isinstance(row, Refused)
-    ]
+def shipped_traces() -> dict[str, str]:
+    table = pq.read_table(TRIALS, columns=["trial_id", "trace"]).to_pydict()
+    return dict(zip(table["trial_id"], table["trace"], strict=True))
 
 
-TRIALS = SHIPPED / "trials.parquet"
-
-
-def test_model_inputs_have_the_width_of_steps(sample: Corpus) -> None:
-    arrays = step_arrays(SHIPPED, sample)
+def test_model_inputs_have_the_width_of_steps(arrays: RowArrays) -> None:
     rows = np.array([5, 2, 11])
     features, mask, hardware = arrays.padded(rows)
     assert features.shape == (3, arrays.stores[rows].max(), STEP_FEATURES)
@@ -75,13 +77,12 @@ def test_a_corpus_of_another_dataset_is_refused(sample: Corpus, tmp_path: Path) 
 def folder(tmp_path: Path, per_task: int = 30) -> Path:
     """Two devices, two tasks each, one broken line."""
     for device, target in [("platinum-8272", TARGET), ("t4", CUDA)]:
-        for key in (KEY, KEY.replace("56", "28")):
+        for number, key in enumerate([KEY, KEY.replace("56", "28")]):
             lines: list[Any] = [
                 record(tiled(unroll=n), key=key, target=target, costs=[0.001 * (n + 1)])
                 for n in range(per_task)
             ]
-            name = f"{len(key)}.json"
-            write(tmp_path / "measure_records" / device / name, [*lines, "{"])
+            write(tmp_path / "measure_records" / device / f"{number}.json", [*lines, "{"])
     return tmp_path
 
 
@@ -103,10 +104,10 @@ def test_a_row_is_the_line_it_is_named_after(tmp_path: Path) -> None:
     corpus, _ = load_tenset(folder(tmp_path), per_task=7)
     lines = [int(name.rpartition(":")[2]) for name in corpus.trial_ids]
     np.testing.assert_allclose(np.exp(corpus.arrays.log_latency), [0.001 * n for n in lines])
-    unroll = [
-        corpus.arrays.padded(np.array([row]))[0][0][:, len(KINDS) + 4].max() for row in [0, 8]
-    ]
-    assert unroll[0] > 0.0
+    # One step of each program is the limit of unrolling, which is the line's number less one.
+    unroll = corpus.arrays.features[:, KINDS.index("auto_unroll")] == 1.0
+    limits = corpus.arrays.features[unroll, len(KINDS) + 1 + 3]
+    np.testing.assert_allclose(limits, np.log2(lines), rtol=1e-6)
 
 
 def test_equal_seeds_sample_equally_and_others_do_not(tmp_path: Path) -> None:

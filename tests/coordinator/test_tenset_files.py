@@ -119,7 +119,7 @@ BROKEN = [
     (changed("i.0.1", "llvm -num-cores=many"), "invalid literal"),
     (changed("i.0.1", '{"kind": "llvm"}'), "TVM 0.8"),
     (changed("i.1.1", "CI"), "no list"),
-    (changed("i.1.1.0", ["SP", 1]), "not 'iiili'"),
+    (changed("i.1.1.0", ["SP", 1]), "has not the items 'iiili'"),
     (changed("r", []), "the result is no list"),
     (changed("r.0", "fast"), "the costs are missing"),
     (changed("r.0", []), "neither costs nor an error"),
@@ -205,12 +205,12 @@ def test_no_garbage_stops_the_reader(
 
 
 def test_a_long_file_is_read_in_little_memory(tmp_path: Path) -> None:
-    lines = 8_000
+    lines = 1_500
     path = tmp_path / "a" / TASK
     path.parent.mkdir()
+    template = json.dumps(record(tiled() * 3))
     with path.open("w") as file:
-        for number in range(lines):
-            file.write(json.dumps(record(tiled((4, 2, 8), number))) + "\n")
+        file.writelines(template.replace(" 512,", f" {512 + n},") + "\n" for n in range(lines))
     damage = Damage()
     tracemalloc.start()
     try:
@@ -219,8 +219,8 @@ def test_a_long_file_is_read_in_little_memory(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert (count, damage.broken) == (lines, 0)
-    assert path.stat().st_size > 4 * 2**20
-    assert peak < 2**19
+    assert path.stat().st_size > 3 * 2**19
+    assert peak < 2**18
 
 
 def test_networks_are_found_without_unpickling(tmp_path: Path) -> None:
