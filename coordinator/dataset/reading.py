@@ -164,7 +164,10 @@ def read_trials(
 
 
 def read_all(
-    tables: Sequence[Table], progress: Callable[[float, str], None] | None = None
+    tables: Sequence[Table],
+    progress: Callable[[float, str], None] | None = None,
+    *,
+    features: bool = True,
 ) -> Iterator[tuple[TrialRecord, str] | Refused]:
     """Yield the rows of several tables, as :func:`read_trials` does, one by one.
 
@@ -173,11 +176,12 @@ def read_all(
     Args:
         tables: to read, in this order.
         progress: told the share of the rows that were read and what is being done.
+        features: leave them out where false.
     """
     lock = MachineLock()
     total, seen = sum(table.rows for table in tables), 0
     for table in tables:
-        batches = read_trials(table)
+        batches = read_trials(table, features=features)
         while True:
             with lock.busy():
                 batch = next(batches, None)

@@ -126,12 +126,15 @@ class Damage:
     """Lines and files that could not be used."""
     named: list[BrokenLine] = field(default_factory=list)
     """The first ``MAX_NAMED`` of them."""
+    bytes_read: int = field(default=0, compare=False)
 
-    def note(self, file: str, line: int, why: str) -> None:
-        """Count what cannot be used."""
+    def note(self, file: str, line: int, why: str) -> BrokenLine:
+        """Count what cannot be used, and return it."""
+        found = BrokenLine(file, line, why[:_MAX_WHY_CHARS])
         self.broken += 1
         if len(self.named) < MAX_NAMED:
-            self.named.append(BrokenLine(file, line, why[:_MAX_WHY_CHARS]))
+            self.named.append(found)
+        return found
 
 
 def find_records(place: Path) -> list[Path]:
@@ -155,12 +158,12 @@ def find_records(place: Path) -> list[Path]:
     return files
 
 
-def read_tenset(place: Path, damage: Damage) -> Iterator[TensetRow]:
-    """Yield programs, one file after the other, never holding more than a line.
+def read_tenset(place: Path, damage: Damage) -> Iterator[TensetRow | BrokenLine]:
+    """Yield what the lines hold, one file after the other, never holding more than a line.
 
     Args:
         place: see :func:`find_records`.
-        damage: where lines are counted that cannot be used; they are left out.
+        damage: where lines are counted, and those named that cannot be used.
 
     Raises:
         TuneFleetError: DATASET_INVALID, there are no files.
@@ -172,20 +175,23 @@ def read_tenset(place: Path, damage: Damage) -> Iterator[TensetRow]:
             with path.open("rb") as file:
                 yield from _read_file(file, name, path.parent.name, damage)
         except OSError as e:
-            damage.note(name, 0, f"it cannot be read: {e}")
+            yield damage.note(name, 0, f"it cannot be read: {e}")
 
 
-def _read_file(file: BinaryIO, name: str, device: str, damage: Damage) -> Iterator[TensetRow]:
+def _read_file(
+    file: BinaryIO, name: str, device: str, damage: Damage
+) -> Iterator[TensetRow | BrokenLine]:
     for number, line in enumerate(_lines(file), start=1):
+        damage.bytes_read += MAX_LINE_BYTES if line is None else len(line)
         if line is not None and (not line.strip() or line.startswith(b"#")):
             continue
         damage.lines += 1
         try:
-            row = _parse(line, f"{name}:{number}", device)
+            found = _parse(line, f"{name}:{number}", device)
         except ValueError as e:
-            damage.note(name, number, str(e))
-            continue
-        yield row
+            yield damage.note(name, number, str(e))
+        else:
+            yield found
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,21 +17,30 @@ from coordinator.costmodel.arrays import Floats, RowArrays, to_arrays
 from coordinator.costmodel.dataset import TrainingRow
 from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, encode
 from coordinator.costmodel.steps_trace import trace_steps
-from coordinator.dataset.reading import Refused, find_parts, open_trials, read_trials
+from coordinator.dataset.reading import Refused, find_parts, open_trials, read_all
 from coordinator.dataset.schema import invalid
-from coordinator.dataset.tenset import Damage, TensetRow, read_tenset
+from coordinator.dataset.tenset import BrokenLine, Damage, TensetRow, find_records, read_tenset
 from coordinator.dataset.tenset_networks import find_networks
 from coordinator.study.corpus import Corpus, numbered
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
+from tunefleet.machine_lock import MachineLock
+
+Progress: TypeAlias = Callable[[float, str], None]
+
+_LINES_AT_ONCE = 256
+"""Read in some 50 ms, for which whatever is to be timed on this machine waits."""
 
 
-def step_arrays(place: Path, corpus: Corpus) -> RowArrays:
+def step_arrays(place: Path, corpus: Corpus, progress: Progress | None = None) -> RowArrays:
     """Read the schedule steps of a dataset's trials.
+
+    Nothing is read while something is timed on this machine: its lock must not be held already.
 
     Args:
         place: where the corpus was loaded from.
         corpus: of that dataset, whole or a part of it.
+        progress: told the share read and what is being done.
 
     Returns:
         The corpus's arrays, row by row, with schedule steps in place of stores: ``features`` are
@@ -38,21 +49,21 @@ def step_arrays(place: Path, corpus: Corpus) -> RowArrays:
     Raises:
         TuneFleetError: DATASET_INVALID, a trial is missing or its trace cannot be read.
     """
-    rows = {trial_id: row for row, trial_id in enumerate(corpus.trial_ids)}
-    blocks: dict[int, Floats] = {}
-    for path in find_parts(place).trials:
-        for batch in read_trials(open_trials(path), features=False):
-            for item in batch:
-                if isinstance(item, Refused):
-                    continue
-                trial = item[0].trial
-                row = rows.get(trial.trial_id)
-                if row is not None and row not in blocks:
-                    blocks[row] = _encoded(trial.trial_id, trial.trace)
-    missing = len(rows) - len(blocks)
+    wanted = set(corpus.trial_ids)
+    blocks: dict[str, Floats] = {}
+    lock = MachineLock()
+    tables = [open_trials(path) for path in find_parts(place).trials]
+    for item in read_all(tables, progress, features=False):
+        if isinstance(item, Refused):
+            continue
+        trial = item[0].trial
+        if trial.trial_id in wanted and trial.trial_id not in blocks:
+            with lock.busy():
+                blocks[trial.trial_id] = _encoded(trial.trial_id, trial.trace)
+    missing = len(wanted) - len(blocks)
     if missing:
         raise invalid(f"{place} lacks {missing} trials of the corpus {corpus.name}")
-    return _with_steps(corpus.arrays, [blocks[row] for row in range(len(corpus))])
+    return _with_steps(corpus.arrays, [blocks[trial_id] for trial_id in corpus.trial_ids])
 
 
 def load_tenset(
@@ -61,13 +72,15 @@ def load_tenset(
     profiles: Mapping[str, DeviceProfile] | None = None,
     per_task: int = 128,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Corpus, Damage]:
     """Read a sample of TenSet's records; see :mod:`coordinator.dataset.tenset`.
 
     Every task (workload, target and device) is sampled by itself, uniformly, so that memory grows
     with the number of tasks and not with that of records. 128 programs of each of TenSet's 13,848
     tasks are 1.8 million of some 25 steps, 10 GB; those of one device 1.6 GB; loading takes twice
-    that.
+    that. Nothing is read while something is timed on this machine: its lock must not be held
+    already.
 
     Args:
         place: TenSet's ``dataset`` folder, its ``measure_records``, a device's folder or one file.
@@ -75,6 +88,7 @@ def load_tenset(
             hardware of other devices is unknown.
         per_task: programs at most; a task keeps all where it has fewer.
         seed: of the sample.
+        progress: told the share read and what is being done.
 
     Returns:
         The corpus, with schedule steps in place of stores and networks as sources where
@@ -84,18 +98,25 @@ def load_tenset(
         TuneFleetError: DATASET_INVALID, there are no files or no line of them can be used.
     """
     damage = Damage()
-    known = _Devices(profiles or {})
-    samples: dict[tuple[str, str, str], _Sample] = {}
-    for row in read_tenset(place, damage):
-        key = (row.workload, row.target, row.device)
-        if key not in samples:
-            samples[key] = _Sample(per_task, random.Random(f"{seed}/{'/'.join(key)}"))
-        samples[key].offer(row, known)
-    if not samples:
+    samples = _Samples(per_task, seed, _Devices(profiles or {}))
+    total = sum(path.stat().st_size for path in find_records(place))
+    lock, lines = MachineLock(), read_tenset(place, damage)
+    more = True
+    while more:
+        with lock.busy():
+            some = list(islice(lines, _LINES_AT_ONCE))
+            for line in some:
+                if not isinstance(line, BrokenLine):
+                    samples.offer(line)
+        more = bool(some)
+        if progress is not None:
+            read = damage.bytes_read / max(1, total)
+            progress(min(1.0, read), f"reading records, {damage.lines} so far")
+    kept = samples.kept()
+    if not kept:
         first = damage.named[0] if damage.named else None
         why = f"{first.file}, line {first.line}: {first.why}" if first else "the files are empty"
         raise invalid(f"{place} has no record that can be used; {why}")
-    kept = [found for sample in samples.values() for found in sample.in_order()]
     rows = [row for _, row in kept]
     workloads, workload = numbered(row.workload for row in rows)
     targets, target = numbered(row.target for row in rows)
@@ -131,27 +152,54 @@ class _Devices:
         return self._vectors[device, target]
 
 
+class _Samples:
+    """Uniformly drawn rows of each task."""
+
+    def __init__(self, per_task: int, seed: int, devices: _Devices) -> None:
+        self._per_task = per_task
+        self._seed = seed
+        self._devices = devices
+        self._tasks: dict[tuple[str, str, str], _Sample] = {}
+
+    def offer(self, row: TensetRow) -> None:
+        """Keep a row, perhaps, and perhaps no other for it."""
+        key = (row.workload, row.target, row.device)
+        if key not in self._tasks:
+            # Of its own for each task: what is drawn of one does not depend on the others.
+            drawn_by = random.Random(f"{self._seed}/{'/'.join(key)}")
+            self._tasks[key] = _Sample(self._per_task, drawn_by)
+        slot = self._tasks[key].slot()
+        if slot is not None:
+            self._tasks[key].put(slot, row.place, _training_row(row, self._devices))
+
+    def kept(self) -> list[tuple[str, TrainingRow]]:
+        """Return what was kept and where it stood, task by task in the order of the lines."""
+        return [found for task in self._tasks.values() for found in task.in_order()]
+
+
 class _Sample:
     """Uniformly drawn rows of one task: algorithm R (Vitter, 1985)."""
 
-    def __init__(self, most: int, random_source: random.Random) -> None:
+    def __init__(self, most: int, drawn_by: random.Random) -> None:
         self._most = most
-        self._random = random_source
+        self._random = drawn_by
         self._offered = 0
         self._kept: list[tuple[int, str, TrainingRow]] = []
 
-    def offer(self, row: TensetRow, devices: _Devices) -> None:
-        """Keep a row, perhaps, and perhaps no other for it."""
+    def slot(self) -> int | None:
+        """Return where the next row is to be put, ``None`` where it is not drawn."""
         number = self._offered
         self._offered += 1
         slot = number if number < self._most else self._random.randrange(number + 1)
-        if slot < self._most:
-            item = (number, row.place, _training_row(row, devices))
-            self._kept[slot : slot + 1] = [item]
+        return slot if slot < self._most else None
+
+    def put(self, slot: int, place: str, row: TrainingRow) -> None:
+        """Keep a row in the place of the one before."""
+        self._kept[slot : slot + 1] = [(self._offered, place, row)]
 
     def in_order(self) -> list[tuple[str, TrainingRow]]:
-        """Return what was kept and its names, as it came."""
-        return [(name, row) for _, name, row in sorted(self._kept, key=itemgetter(0))]
+        """Return what was kept and where it stood, as it came."""
+        return [(place, row) for _, place, row in sorted(self._kept, key=itemgetter(0))]
 
 
 def _training_row(row: TensetRow, devices: _Devices) -> TrainingRow:

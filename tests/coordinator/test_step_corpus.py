@@ -139,6 +139,13 @@ def test_a_device_is_described_by_whoever_knows_it(tmp_path: Path) -> None:
     assert np.isnan(corpus.arrays.hardware[devices == "t4"]).all()
 
 
+def test_progress_is_told(tmp_path: Path) -> None:
+    told: list[float] = []
+    load_tenset(folder(tmp_path), per_task=1, progress=lambda share, _: told.append(share))
+    assert told == sorted(told)
+    assert told[-1] == pytest.approx(1.0)
+
+
 def test_failures_are_kept_without_latency(tmp_path: Path) -> None:
     path = write(tmp_path / "a" / "b.json", [record(), record(costs=[1e10], error=7)])
     corpus, _ = load_tenset(path)

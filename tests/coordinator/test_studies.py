@@ -54,8 +54,13 @@ def test_the_command_tells_of_every_study() -> None:
 def test_a_study_writes_what_it_found(name: str, place: Path, tmp_path: Path) -> None:
     told: list[float] = []
     spec = {
-        "study": name, "place": str(place), "folder": str(tmp_path / "out"),
-        "seeds": [0], "threads": 1, "steps": 4, **SMALL[name],
+        "study": name,
+        "place": str(place),
+        "folder": str(tmp_path / "out"),
+        "seeds": [0],
+        "threads": 1,
+        "steps": 4,
+        **SMALL[name],
     }
     result = run_study(spec, lambda share, _message: told.append(share))
     assert told == sorted(told)
@@ -71,8 +76,13 @@ def test_a_study_goes_on_where_it_was(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {
-        "study": "splits", "place": str(place), "folder": str(tmp_path / "out"),
-        "seeds": [0], "threads": 1, "steps": 4, **SMALL["splits"],
+        "study": "splits",
+        "place": str(place),
+        "folder": str(tmp_path / "out"),
+        "seeds": [0],
+        "threads": 1,
+        "steps": 4,
+        **SMALL["splits"],
     }
     first = run_study(spec, lambda _share, _message: None)
 

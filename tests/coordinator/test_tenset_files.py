@@ -24,7 +24,10 @@ TASK = f"([{GRAPH},1,56],llvm).json"
 
 def read(place: Path) -> tuple[list[TensetRow], Damage]:
     damage = Damage()
-    return list(read_tenset(place, damage)), damage
+    found = list(read_tenset(place, damage))
+    broken = [item for item in found if isinstance(item, BrokenLine)]
+    assert (len(broken), broken[: tenset.MAX_NAMED]) == (damage.broken, damage.named)
+    return [item for item in found if isinstance(item, TensetRow)], damage
 
 
 def read_one(folder: Path, **changes: Any) -> TensetRow:
