@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.costmodel.steps import (
@@ -29,6 +29,7 @@ STEPS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=120))
 def test_every_sequence_becomes_bounded_finite_values(steps: list[Step]) -> None:
     values = encode(steps)

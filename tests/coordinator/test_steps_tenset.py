@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tenset_lines import GRAPH, KEY, tiled
 
@@ -178,6 +178,7 @@ CODES = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(CODES, st.lists(ITEMS, max_size=5)), max_size=20))
 def test_what_passes_the_check_can_be_encoded(drawn: list[tuple[str, list[Any]]]) -> None:
     passed = []

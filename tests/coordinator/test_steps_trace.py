@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.costmodel.steps import Step, encode
@@ -295,6 +295,7 @@ LISTS = st.lists(VALUES, max_size=4)
 INSTRUCTIONS = st.lists(st.tuples(st.sampled_from(KINDS_OF_TVM), LISTS, LISTS, LISTS), max_size=12)
 
 
+@settings(deadline=None, max_examples=60)
 @given(INSTRUCTIONS, st.lists(st.tuples(st.integers(0, 12), VALUES), max_size=6))
 def test_a_wrong_trace_is_refused_or_encoded_never_worse(steps: Any, decisions: Any) -> None:
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tenset_lines import CUDA, GRAPH, KEY, TARGET, record, tiled, write
 
@@ -194,6 +194,7 @@ GARBAGE = (
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(GARBAGE, max_size=6))
 def test_no_garbage_stops_the_reader(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
