@@ -103,7 +103,7 @@ def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[
         spread=None if asked is None else asked.__getitem__,
     )
     progress(_ASKED, "choosing trials")
-    # A second for forty thousand trials in many tasks, ten where they are all of one: whoever wants
+    # A second for forty thousand trials in many tasks, four where they are all of one: whoever wants
     # to time something waits for it once.
     with MachineLock().busy():
         kept = prune(str(spec["strategy"]), context, float(spec["keep"]))
