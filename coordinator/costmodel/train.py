@@ -210,7 +210,8 @@ def score(
     Returns:
         Float64 [N]; higher is predicted to be faster, comparable within one group only.
     """
-    return head_scores(model, arrays, np.arange(len(arrays)), lock).mean(axis=1)
+    scores = head_scores(model, arrays, np.arange(len(arrays)), lock)
+    return np.asarray(scores.mean(axis=1), np.float64)
 
 
 def head_scores(

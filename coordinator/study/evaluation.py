@@ -202,8 +202,8 @@ def _weights(
             column = columns.setdefault((name, target, device), len(columns))
             entries.append((task, column, float(times)))
     weight = np.zeros((len(keys), len(columns)))
-    for task, column, times in entries:
-        weight[task, column] = times
+    for task, column, weighs in entries:
+        weight[task, column] = weighs
     return weight, tuple(name for name, _, _ in columns)
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -103,8 +103,8 @@ def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[
         spread=None if asked is None else asked.__getitem__,
     )
     progress(_ASKED, "choosing trials")
-    # A second for forty thousand trials in many tasks, four where they are all of one: whoever wants
-    # to time something waits for it once.
+    # A second for forty thousand trials in many tasks, four where they are all of one: whoever
+    # wants to time something waits for it once.
     with MachineLock().busy():
         kept = prune(str(spec["strategy"]), context, float(spec["keep"]))
     return {corpus.trial_ids[row] for row in kept}
@@ -152,7 +152,7 @@ class _Writing:
             "left_out": dict(self._left_out.most_common()),
         }
 
-    def _keeps(self, item: tuple[TrialRecord, str] | Refused) -> bool:
+    def _keeps(self, item: tuple[TrialRecord, str] | Refused) -> TypeGuard[tuple[TrialRecord, str]]:
         """Count a row, and tell whether it is to be written."""
         if isinstance(item, Refused):
             self._left_out["a row that cannot be used"] += 1

@@ -41,7 +41,7 @@ def standardised(context: Context) -> Floats:
     deviation = pooled.std(axis=0, dtype=np.float64)
     varies = deviation > _LEAST_DEVIATION
     scaled = (pooled[:, varies] - pooled[:, varies].mean(axis=0)) / deviation[varies]
-    return scaled.astype(np.float32)
+    return np.asarray(scaled, np.float32)
 
 
 def cover(

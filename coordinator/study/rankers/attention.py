@@ -50,7 +50,7 @@ class AttentionRanker:
 
     def score(self, arrays: RowArrays, rows: Indices) -> Floats:
         """Return the mean over the ensemble's heads."""
-        return self.head_scores(arrays, rows).mean(axis=1)
+        return np.asarray(self.head_scores(arrays, rows).mean(axis=1), np.float64)
 
     def head_scores(self, arrays: RowArrays, rows: Indices) -> NDArray[np.float64]:
         """Return float64 [B, E], the score of each head."""

@@ -123,7 +123,8 @@ class _Pruner:
             checkpoint = self._book.trained(cell, lambda: self._model(split.seed))
             self._scouts[split.seed] = AttentionRanker(parent=checkpoint)
         scout = self._scouts[split.seed]
-        return scout.head_scores(self._book.corpus.arrays, rows).std(axis=1)
+        scores = scout.head_scores(self._book.corpus.arrays, rows)
+        return np.asarray(scores.std(axis=1), np.float64)
 
     def _model(self, seed: int) -> AttentionRanker:
         return AttentionRanker().seeded(seed, self._plan.effort)
