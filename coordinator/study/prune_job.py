@@ -103,8 +103,8 @@ def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[
         spread=None if asked is None else asked.__getitem__,
     )
     progress(_ASKED, "choosing trials")
-    # A second for forty thousand trials in many tasks, four where they are all of one: whoever wants
-    # to time something waits for it once.
+    # A second for forty thousand trials of many tasks, four if they are of one: whoever wants to
+    # time something waits for it once.
     with MachineLock().busy():
         kept = prune(str(spec["strategy"]), context, float(spec["keep"]))
     return {corpus.trial_ids[row] for row in kept}
