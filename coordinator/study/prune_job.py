@@ -128,7 +128,9 @@ class _Writing:
     def write(self, folder: Path, about: About, progress: Progress) -> dict[str, Any]:
         with trials_writer(folder / TRIALS_FILE, about) as table:
             for item in read_all(self.tables, progress):
-                if self._keeps(item):
+                if isinstance(item, Refused):
+                    self._left_out["a row that cannot be used"] += 1
+                elif self._keeps(item[0]):
                     table.add(trial_row(*item))
         files = [TRIALS_FILE]
         if self.parts.workloads is not None:
@@ -152,12 +154,8 @@ class _Writing:
             "left_out": dict(self._left_out.most_common()),
         }
 
-    def _keeps(self, item: tuple[TrialRecord, str] | Refused) -> bool:
-        """Count a row, and tell whether it is to be written."""
-        if isinstance(item, Refused):
-            self._left_out["a row that cannot be used"] += 1
-            return False
-        record = item[0]
+    def _keeps(self, record: TrialRecord) -> bool:
+        """Count a trial, and tell whether it is to be written."""
         name = record.trial.trial_id
         if not usable(record):
             why = "without features" if record.trial.features is None else "lost"

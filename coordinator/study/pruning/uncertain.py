@@ -55,4 +55,5 @@ def _relative(spread: NDArray[np.float64]) -> NDArray[np.float64]:
     mean = spread.mean()
     if mean <= 0:
         return np.ones_like(spread)
-    return np.clip(spread / mean, *_WEIGHTS)
+    relative: NDArray[np.float64] = np.clip(spread / mean, *_WEIGHTS)
+    return relative
