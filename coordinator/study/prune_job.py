@@ -103,8 +103,13 @@ def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[
         spread=None if asked is None else asked.__getitem__,
     )
     progress(_ASKED, "choosing trials")
+<<<<<<< HEAD
     # A second for forty thousand trials in many tasks, four where they are all of one: whoever
     # wants to time something waits for it once.
+=======
+    # A second for forty thousand trials of many tasks, four if they are of one: whoever wants to
+    # time something waits for it once.
+>>>>>>> lab-splits
     with MachineLock().busy():
         kept = prune(str(spec["strategy"]), context, float(spec["keep"]))
     return {corpus.trial_ids[row] for row in kept}
@@ -128,7 +133,9 @@ class _Writing:
     def write(self, folder: Path, about: About, progress: Progress) -> dict[str, Any]:
         with trials_writer(folder / TRIALS_FILE, about) as table:
             for item in read_all(self.tables, progress):
-                if self._keeps(item):
+                if isinstance(item, Refused):
+                    self._left_out["a row that cannot be used"] += 1
+                elif self._keeps(item[0]):
                     table.add(trial_row(*item))
         files = [TRIALS_FILE]
         if self.parts.workloads is not None:
@@ -152,12 +159,17 @@ class _Writing:
             "left_out": dict(self._left_out.most_common()),
         }
 
+<<<<<<< HEAD
     def _keeps(self, item: tuple[TrialRecord, str] | Refused) -> TypeGuard[tuple[TrialRecord, str]]:
         """Count a row, and tell whether it is to be written."""
         if isinstance(item, Refused):
             self._left_out["a row that cannot be used"] += 1
             return False
         record = item[0]
+=======
+    def _keeps(self, record: TrialRecord) -> bool:
+        """Count a trial, and tell whether it is to be written."""
+>>>>>>> lab-splits
         name = record.trial.trial_id
         if not usable(record):
             why = "without features" if record.trial.features is None else "lost"
