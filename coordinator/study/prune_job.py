@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
@@ -103,13 +103,8 @@ def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[
         spread=None if asked is None else asked.__getitem__,
     )
     progress(_ASKED, "choosing trials")
-<<<<<<< HEAD
-    # A second for forty thousand trials in many tasks, four where they are all of one: whoever
-    # wants to time something waits for it once.
-=======
     # A second for forty thousand trials of many tasks, four if they are of one: whoever wants to
     # time something waits for it once.
->>>>>>> lab-splits
     with MachineLock().busy():
         kept = prune(str(spec["strategy"]), context, float(spec["keep"]))
     return {corpus.trial_ids[row] for row in kept}
@@ -159,17 +154,8 @@ class _Writing:
             "left_out": dict(self._left_out.most_common()),
         }
 
-<<<<<<< HEAD
-    def _keeps(self, item: tuple[TrialRecord, str] | Refused) -> TypeGuard[tuple[TrialRecord, str]]:
-        """Count a row, and tell whether it is to be written."""
-        if isinstance(item, Refused):
-            self._left_out["a row that cannot be used"] += 1
-            return False
-        record = item[0]
-=======
     def _keeps(self, record: TrialRecord) -> bool:
         """Count a trial, and tell whether it is to be written."""
->>>>>>> lab-splits
         name = record.trial.trial_id
         if not usable(record):
             why = "without features" if record.trial.features is None else "lost"

@@ -40,14 +40,9 @@ def standardised(context: Context) -> Floats:
     pooled = pool(context.corpus.arrays, context.rows)
     deviation = pooled.std(axis=0, dtype=np.float64)
     varies = deviation > _LEAST_DEVIATION
-<<<<<<< HEAD
-    scaled = (pooled[:, varies] - pooled[:, varies].mean(axis=0)) / deviation[varies]
-    return np.asarray(scaled, np.float32)
-=======
     centred = pooled[:, varies] - pooled[:, varies].mean(axis=0)
     scaled: Floats = (centred / deviation[varies]).astype(np.float32)
     return scaled
->>>>>>> lab-splits
 
 
 def cover(
