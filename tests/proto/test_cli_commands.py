@@ -104,7 +104,7 @@ def test_error_is_json_too_where_json_is_wanted(cli):
         (["tnue", "net.onnx"], Reason.INVALID_ARGUMENT),
         (["campaigns", "list", "--format", "yaml"], Reason.INVALID_ARGUMENT),
         (["campaigns", "export", "c0ffee01"], Reason.CAMPAIGN_STATE),
-        (["models", "show", "v9"], Reason.MODEL_VERSION_UNKNOWN),
+        (["model", "show", "v9"], Reason.MODEL_VERSION_UNKNOWN),
     ],
 )
 def test_failure_has_its_exit_code_and_two_lines(cli, model, arguments, reason):
@@ -203,13 +203,13 @@ def test_models_as_json_and_for_people(cli, state):
             version="v2", current=True, metrics={"pca_heldout": 0.8125, "loss": 0.25}, trials=9
         )
     )
-    (version,) = stdout_json(cli("models", "list", "--format", "json"))["models"]
+    (version,) = stdout_json(cli("model", "list", "--format", "json"))["models"]
     assert version["metrics"] == {"pca_heldout": 0.8125, "loss": 0.25}
-    assert stdout_json(cli("models", "show", "v2", "--format", "json"))["model"] == version
-    listed = cli("models", "list").stdout
+    assert stdout_json(cli("model", "show", "v2", "--format", "json"))["model"] == version
+    listed = cli("model", "list").stdout
     assert "0.812" in listed
     assert "0.250" not in listed, "only what versions are judged by fits into a listing"
-    assert "0.25" in cli("models", "show", "v2").stdout
+    assert "0.25" in cli("model", "show", "v2").stdout
 
 
 def test_empty_listings_say_what_to_do(cli, state):

@@ -61,7 +61,7 @@ def test_help_lists_the_exit_codes():
     "command",
     [
         *(["tune"], ["up"], ["serve"], ["devices", "list"], ["devices", "show"]),
-        *(["models", "list"], ["models", "show"]),
+        *(["model", "list"], ["model", "show"]),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),
         ["campaigns", "export"],
         ["dataset", "prune"],

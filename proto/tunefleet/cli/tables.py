@@ -35,7 +35,7 @@ _JUDGED_BY = {
     "top1": "top-1",
     "top5": "top-5",
 }
-"""Metrics shown in listings; `models show` has them all."""
+"""Metrics shown in listings; `model show` has them all."""
 
 _MEASURED_LABELS = {
     "gflops_single_core": ("compute, one core", "GFLOP/s"),

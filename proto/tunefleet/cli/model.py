@@ -1,4 +1,4 @@
-"""``tunefleet models``: the versions of the cost model."""
+"""``tunefleet model``: the versions of the cost model."""
 
 # ruff: noqa: PLC0415 - what a command needs is imported when it runs, so that --help stays fast.
 
@@ -30,7 +30,7 @@ def list_models(
     """List all versions of the cost model, newest first.
 
     \bExamples:
-      $ tunefleet models list
+      $ tunefleet model list
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import models_table
@@ -56,7 +56,7 @@ def show(
     """Show one version: its metrics, its parent, and why it was or was not promoted.
 
     \bExamples:
-      $ tunefleet models show v3
+      $ tunefleet model show v3
     """
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.tables import model_details
