@@ -107,22 +107,28 @@ def load_checkpoint(path: Path) -> CostModel:
         TuneFleetError: MODEL_INVALID.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > _MAX_CHECKPOINT_BYTES:
-            raise ValueError(f"it unpacks to {size} bytes, {_MAX_CHECKPOINT_BYTES} are the most")
+        _check_size(path)
         checkpoint = Checkpoint.load(path)
         _check_config(checkpoint.config)
-        # Without memory: the sizes it claims may be larger than the weights it has.
-        with torch.device("meta"):
-            wanted = {
-                k: tuple(v.shape) for k, v in CostModel(checkpoint.config).state_dict().items()
-            }
-        if {name: weight.shape for name, weight in checkpoint.weights.items()} != wanted:
-            raise ValueError("its weights do not fit its configuration")
+        _check_weights(checkpoint)
         return checkpoint.build()
     except Exception as e:  # numpy's, zipfile's and torch's own
         raise invalid_model(f"the checkpoint cannot be used: {first_line(e)}") from e
+
+
+def _check_size(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MAX_CHECKPOINT_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, {_MAX_CHECKPOINT_BYTES} are the most")
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    # Without memory: the sizes it claims may be larger than the weights it has.
+    with torch.device("meta"):
+        wanted = {k: tuple(v.shape) for k, v in CostModel(checkpoint.config).state_dict().items()}
+    if {name: weight.shape for name, weight in checkpoint.weights.items()} != wanted:
+        raise ValueError("its weights do not fit its configuration")
 
 
 def _check_config(config: ModelConfig) -> None:

@@ -176,7 +176,7 @@ def with_config(**changes: object) -> Damage:
         (with_config(blocks="3"), "blocks is '3'"),
         (with_config(attention_heads=512), "checkpoint cannot be used"),
         (with_config(pooling=7), "checkpoint cannot be used"),
-        (with_config(token_width=32), "172 values"),
+        (with_config(token_width=32), "32 values, not"),
         (with_config(surprise=1), "surprise"),
     ],
 )
