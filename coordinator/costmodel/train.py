@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def fit(
         arrays: all rows.
         parent: start from its weights and keep its normalisation constants; ``None`` starts anew.
         config: how.
-        progress: told every few steps.
+        progress: told every few steps. It may end the training by raising: the state is kept then.
         lock: each step runs inside its ``busy()``, so that training waits for measurements.
         material: rows to learn from; by default all that are not held out.
         state_path: file to keep the state of the training in; if one of the same training is
@@ -122,17 +123,10 @@ def fit(
     peak = config.learning_rate if parent is None else config.learning_rate_fine_tuning
     optimiser = torch.optim.AdamW(model.parameters(), peak, weight_decay=config.weight_decay)
     batches = _batches(arrays, material, steps, rng, config)
-    state = None
-    if state_path is not None:
-        key = _key(arrays, parent, config, batches)
-        state = TrainingState.load(state_path, key)
     trainer = _Trainer(arrays, chosen, model, optimiser, config, team)
-    begin, loss_mean = 0, 0.0
-    if state is not None:
-        state.restore(model, optimiser)
-        begin, loss_mean = state.step, state.loss
+    keeper = _Keeper(state_path, team.leads, model, optimiser)
+    begin, loss_mean = keeper.resume(lambda: _key(arrays, parent, config, batches))
     model.train()
-    saved_at = time.monotonic()
     for step in range(begin, steps):
         for settings in optimiser.param_groups:
             settings["lr"] = peak * _learning_rate(step, steps)
@@ -140,14 +134,60 @@ def fit(
             value = trainer.learn(batches[step], step)
         loss_mean = value if step == 0 else 0.95 * loss_mean + 0.05 * value
         if progress is not None and step % _PROGRESS_EVERY_STEPS == 0:
-            progress((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss_mean:.3f}")
-        if state_path is not None and time.monotonic() - saved_at > _SAVE_EVERY_S and team.leads:
-            TrainingState.of(key, step + 1, loss_mean, model, optimiser).save(state_path)
-            saved_at = time.monotonic()
-    if state_path is not None and team.leads:
-        state_path.unlink(missing_ok=True)
+            with keeper.kept_at_the_end(step + 1, loss_mean):
+                progress((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss_mean:.3f}")
+        keeper.keep_if_due(step + 1, loss_mean)
+    keeper.forget()
     model.eval()
     return TrainedModel(model, len(material.rows), rows_normalised, steps, loss_mean)
+
+
+class _Keeper:
+    """Keeps the state of a training in a file, where one is wanted."""
+
+    def __init__(
+        self, path: Path | None, leads: bool, model: CostModel, optimiser: torch.optim.AdamW
+    ) -> None:
+        self._path = path
+        self._leads = leads
+        self._model = model
+        self._optimiser = optimiser
+        self._key = ""
+        self._kept_at = time.monotonic()
+
+    def resume(self, key: Callable[[], str]) -> tuple[int, float]:
+        """Put the training where it stood; returns the steps done and the loss."""
+        if self._path is None:
+            return 0, 0.0
+        self._key = key()
+        state = TrainingState.load(self._path, self._key)
+        if state is None:
+            return 0, 0.0
+        state.restore(self._model, self._optimiser)
+        return state.step, state.loss
+
+    @contextmanager
+    def kept_at_the_end(self, done: int, loss: float) -> Iterator[None]:
+        """Keep the state if the training ends here."""
+        try:
+            yield
+        except BaseException:
+            self._keep(done, loss)
+            raise
+
+    def keep_if_due(self, done: int, loss: float) -> None:
+        if time.monotonic() - self._kept_at > _SAVE_EVERY_S:
+            self._keep(done, loss)
+            self._kept_at = time.monotonic()
+
+    def forget(self) -> None:
+        if self._path is not None and self._leads:
+            self._path.unlink(missing_ok=True)
+
+    def _keep(self, done: int, loss: float) -> None:
+        if self._path is not None and self._leads:
+            state = TrainingState.of(self._key, done, loss, self._model, self._optimiser)
+            state.save(self._path)
 
 
 @dataclass(frozen=True)

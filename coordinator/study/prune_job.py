@@ -37,7 +37,6 @@ from coordinator.dataset.schema import (
     TRIALS_FILE,
     WORKLOADS_FILE,
     About,
-    invalid,
 )
 from coordinator.dataset.stats import Stats
 from coordinator.dataset.writing import trial_row, trials_writer, write_devices, write_workloads
@@ -45,9 +44,9 @@ from coordinator.models.job import Progress, run_job
 from coordinator.state.trial_records import TrialRecord
 from coordinator.study.corpus import Corpus, load_corpus, usable
 from coordinator.study.model_spread import model_spread
+from coordinator.study.provenance import about_tables
 from coordinator.study.pruning import Context, check_keep, prune, strategy_of
 from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.features import schema_digest
 from tunefleet.machine_lock import MachineLock
 
 _READ, _ASKED, _CHOSEN = 0.3, 0.4, 0.45
@@ -73,7 +72,7 @@ def prune_dataset(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
         )
     parts = find_parts(place)
     tables = [open_trials(path) for path in parts.trials]
-    about = _about(tables, place)
+    about = about_tables(tables, place)
     corpus = load_corpus(place, _part(progress, 0.0, _READ))
     kept = _choose(corpus, spec, progress)
     described = f"{about.description} {_told(corpus, len(kept), spec)}".strip()
@@ -172,19 +171,6 @@ class _Writing:
         self._workloads.add(record.key.workload)
         self._places.add((record.device_id, record.key.fingerprint))
         return True
-
-
-def _about(tables: list[Table], place: Path) -> About:
-    """Return what the files say of themselves, if they can be put into one."""
-    for table in tables:
-        if table.about.feature_schema != schema_digest():
-            raise invalid(
-                f"the features in {place} are of schema "
-                f"{table.about.feature_schema[:20] or '(none)'}, this release has "
-                f"{schema_digest()}: import it with --featurize and export it again first"
-            )
-    licences = dict.fromkeys(table.about.licence for table in tables if table.about.licence)
-    return About("; ".join(licences), tables[0].about.description)
 
 
 def _told(corpus: Corpus, kept: int, spec: Mapping[str, Any]) -> str:

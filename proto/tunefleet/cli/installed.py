@@ -11,6 +11,7 @@ _COORDINATOR_NEEDS = (
 )
 _DATASETS_NEED = ("coordinator", "numpy", "pyarrow", "sqlalchemy")
 _STUDIES_NEED = (*_DATASETS_NEED, "torch", "matplotlib", "xgboost")
+_TRAINING_NEEDS = (*_DATASETS_NEED, "torch", "onnx", "onnxruntime")
 _AGENT_NEEDS = ("agent", "tvm", "numpy", "onnxruntime", "psutil")
 
 
@@ -42,6 +43,15 @@ def require_studies() -> None:
         TuneFleetError: NOT_INSTALLED.
     """
     _require("coordinator", _STUDIES_NEED)
+
+
+def require_training() -> None:
+    """Make sure that cost models can be trained here without a coordinator.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _TRAINING_NEEDS)
 
 
 def require_agent() -> None:

@@ -7,19 +7,31 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunefleet.cli.installed import require_datasets, require_studies
+from tunefleet.cli.installed import require_datasets, require_studies, require_training
 from tunefleet.errors import Reason, TuneFleetError
 
 Activity = Callable[[float, str], None]
 """Called with the share done (0 to 1) and what is being done."""
 
 _ENDING_S = 10.0
-"""Removing a folder takes moments; a job that is stuck is killed."""
+"""Removing a folder or keeping a training's state takes moments; a job that is stuck is killed."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A cost model to judge."""
+
+    name: str
+    """For people."""
+    onnx: Path
+    folder: Path | None = None
+    """With what is known of it."""
 
 
 def dataset_stats(place: Path) -> dict[str, Any]:
@@ -105,6 +117,92 @@ def run_study(
     spec = {"study": name, "place": str(place.resolve()), "folder": str(folder.resolve())}
     given = {key: value for key, value in options.items() if value is not None}
     return _run("coordinator.study.job", spec | given, activity)
+
+
+def train_model(
+    place: Path,
+    out_dir: Path,
+    *,
+    parent: Path | None,
+    seed: int,
+    threads: int | None,
+    epochs: int | None,
+    activity: Activity | None = None,
+) -> dict[str, Any]:
+    """Train a cost model from a folder or file.
+
+    Args:
+        place: a dataset.
+        out_dir: folder for the model; one that an interrupted training left is gone on from.
+        parent: folder of the model to go on from; none for a new one.
+        seed: of everything random, at least 0.
+        threads: by default as many as there are cores.
+        epochs: passes over the dataset; by default what its size calls for.
+        activity: told the share done, 0 to 1, and what is being done.
+
+    Returns:
+        What the coordinator's training job returns.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, MODEL_INVALID, INVALID_ARGUMENT or NOT_INSTALLED.
+    """
+    if not place.exists():
+        raise TuneFleetError(Reason.DATASET_INVALID, f"{place}: there is no such file or folder")
+    require_training()
+    spec = {
+        "place": str(place.resolve()),
+        "out_dir": str(out_dir.resolve()),
+        "parent": None if parent is None else str(parent.resolve()),
+        "seed": seed,
+        "threads": threads,
+        "epochs": epochs,
+    }
+    return _run("coordinator.study.train_job", spec, activity)
+
+
+def evaluate_models(
+    models: Sequence[ModelFiles],
+    place: Path,
+    *,
+    rows: str,
+    only: Path | None = None,
+    per_task: bool = False,
+    activity: Activity | None = None,
+) -> dict[str, Any]:
+    """Judge one cost model, or two beside each other, on a folder or file.
+
+    Args:
+        models: one or two.
+        place: a dataset.
+        rows: ``auto``, ``all`` or ``held_out``, as the coordinator's evaluation job takes it.
+        only: file with the names of the trials to judge.
+        per_task: tell of each task too.
+        activity: told the share done, 0 to 1, and what is being done.
+
+    Returns:
+        What the coordinator's evaluation job returns.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, MODEL_INVALID or NOT_INSTALLED.
+    """
+    if not place.exists():
+        raise TuneFleetError(Reason.DATASET_INVALID, f"{place}: there is no such file or folder")
+    require_datasets(models=True)
+    spec = {
+        "models": [
+            {
+                "name": model.name,
+                "onnx": str(model.onnx.absolute()),
+                "folder": None if model.folder is None else str(model.folder.absolute()),
+            }
+            for model in models
+        ],
+        "place": str(place.resolve()),
+        "rows": rows,
+        "only": None if only is None else str(only.absolute()),
+        "per_task": per_task,
+    }
+    return _run("coordinator.study.evaluate_job", spec, activity)
 
 
 def _run(module: str, spec: dict[str, Any], activity: Activity | None = None) -> dict[str, Any]:
