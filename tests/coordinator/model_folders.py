@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from costmodel_rows import hardware
-from store_samples import NOW, campaign, device, features, lease, task, trial
+from store_samples import KEY, NOW, PROFILE, campaign, device, features, lease, task, trial
 
 from coordinator.costmodel.arrays import RowArrays, to_arrays
 from coordinator.costmodel.checkpoint import Checkpoint
@@ -18,7 +18,10 @@ from coordinator.costmodel.dataset import TrainingRow
 from coordinator.costmodel.export import export
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.train import TrainConfig, fit
+from coordinator.dataset.schema import About
+from coordinator.dataset.writing import trial_row, trials_writer
 from coordinator.state.store import Store
+from coordinator.state.trial_records import TrialRecord
 from tunefleet.features import schema_digest
 from tunefleet.machine_lock import MachineLock
 from tunefleet.model_files import ABOUT_FILE, CHECKPOINT_FILE, ONNX_FILE
@@ -62,6 +65,24 @@ def rows(*, upside_down: bool = False) -> RowArrays:
         )
         for n in numbers
     )
+
+
+def write_dataset(folder: Path, workloads: int = 6, per_task: int = 20) -> Path:
+    """Write a dataset whose programs are slower the larger the values of their features.
+
+    Every fifth trial is held out, as in the store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = About(licence="CC-BY-4.0", description="Made up for tests.")
+    with trials_writer(folder / "trials.parquet", about) as table:
+        for workload in range(workloads):
+            key = replace(KEY, workload=f"{workload:016x}")
+            for number in range(1, per_task + 1):
+                made = trial(100 * workload + number, features=features(number))
+                sources = {f"net-{workload % 3}": 1 + workload}
+                record = TrialRecord(key, "id-pi4", "c-1", "conv2d", sources, made)
+                table.add(trial_row(record, PROFILE.to_json()))
+    return folder
 
 
 def train_small(lock: MachineLock, *, upside_down: bool = False, seed: int = 0) -> CostModel:
