@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from model_folders import fill, train_small, write_dataset, write_model
@@ -35,6 +36,12 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield started
 
 
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return the JSON object that a command printed; the server here logs to the same place."""
+    out = capsys.readouterr().out
+    return json.loads(out[out.index("{\n") :])
+
+
 async def command(server: Server, *arguments: str) -> int:
     given = ["model", *arguments, "--coordinator", server.address]
     return await asyncio.to_thread(run, given)
@@ -55,11 +62,13 @@ async def test_models_come_are_judged_promoted_fetched_and_go(
     assert "u2 is not promoted: ranks worse: held-out PCA" in said.err
     assert "--force" in said.err
     assert await command(server, "promote", "u2", "--force", "--format", "json") == 0
-    told = json.loads(capsys.readouterr().out)["model"]
+    told = printed(capsys)["model"]
     assert (told["version"], told["current"], told["promoted"]) == ("u2", True, True)
 
     assert await command(server, "rollback") == 0
-    assert "Agents rank with u1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Agents rank with u1" in shown
+    assert "cost model rolled back" in shown, "the coordinator's log does not tell"
     assert await command(server, "list") == 0
     listed = capsys.readouterr().out
     assert "rolled back" in listed
@@ -67,14 +76,14 @@ async def test_models_come_are_judged_promoted_fetched_and_go(
     assert "the first version; PCA" in capsys.readouterr().out
     again = await command(server, "rollback", "u2", "--format", "json")
     assert again == 0
-    assert json.loads(capsys.readouterr().out)["model"]["version"] == "u1"
+    assert printed(capsys)["model"]["version"] == "u1"
     nothing = await command(server, "rollback")
     assert nothing == Reason.MODEL_VERSION_STATE.value.exit_code
     assert "only promoted one" in capsys.readouterr().err
 
     out = tmp_path / "fetched"
     assert await command(server, "export", "u1", str(out), "--format", "json") == 0
-    told = json.loads(capsys.readouterr().out)
+    told = printed(capsys)
     assert [Path(file).name for file in told["files"]] == [ONNX_FILE, CHECKPOINT_FILE, ABOUT_FILE]
     for name in (ONNX_FILE, CHECKPOINT_FILE):
         assert (out / name).read_bytes() == (models / "good" / name).read_bytes()
@@ -98,7 +107,7 @@ async def test_a_version_of_the_coordinators_is_fetched_to_be_judged(
     capsys.readouterr()
     evaluated = ["evaluate", "u1", str(dataset), "--format", "json"]
     assert await command(server, *evaluated) == 0
-    told = json.loads(capsys.readouterr().out)
+    told = printed(capsys)
     assert told["models"][0]["name"] == "u1"
     assert told["models"][0]["metrics"]["pca"]["value"] > 0.8
     assert "not known what u1 learned from" in told["notes"][0]

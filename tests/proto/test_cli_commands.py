@@ -212,6 +212,37 @@ def test_models_as_json_and_for_people(cli, state):
     assert "0.25" in cli("model", "show", "v2").stdout
 
 
+def test_listed_models_say_which_are_not_in_use_and_why(cli, state):
+    state.models += [
+        user_service_pb2.ModelVersion(version="u1", why="uploaded"),
+        user_service_pb2.ModelVersion(version="v2", rolled_back=True, trials=96),
+        user_service_pb2.ModelVersion(version="base", current=True, promoted=True),
+    ]
+    lines = {line.split()[0]: line for line in cli("model", "list").stdout.splitlines() if line}
+    assert "rolled back" in lines["v2"]
+    assert lines["u1"].split()[2] == "no"
+    assert lines["base"].split()[2:4] == ["yes", "-"]
+    assert "elsewhere" in cli("model", "show", "base").stdout
+
+
+def test_a_refusal_to_promote_says_how_to_insist(cli, state):
+    state.models.append(user_service_pb2.ModelVersion(version="v2"))
+    done = cli("model", "promote", "v2")
+    assert done.returncode == Reason.MODEL_RANKS_WORSE.value.exit_code
+    error, hint = done.stderr.splitlines()
+    assert error == "error: v2 ranks worse"
+    assert "--force" in hint
+    told = stdout_json(cli("model", "promote", "v2", "--force", "--format", "json"))
+    assert told["model"]["current"]
+
+
+def test_going_back_from_no_model_is_refused(cli, state):
+    done = cli("model", "rollback")
+    assert done.returncode == Reason.MODEL_VERSION_STATE.value.exit_code
+    assert "agents rank with no model" in done.stderr
+    assert state.model_requests == []
+
+
 def test_empty_listings_say_what_to_do(cli, state):
     state.devices.clear()
     state.campaigns.clear()

@@ -25,7 +25,7 @@ sys.exit(code)
     "arguments",
     [
         *(["--help"], ["--version"], ["tune", "--help"], ["campaigns", "--help"], ["up", "--help"]),
-        ["dataset", "prune", "--help"],
+        *(["dataset", "prune", "--help"], ["model", "--help"], ["model", "evaluate", "--help"]),
     ],
     ids=" ".join,
 )
@@ -61,7 +61,8 @@ def test_help_lists_the_exit_codes():
     "command",
     [
         *(["tune"], ["up"], ["serve"], ["devices", "list"], ["devices", "show"]),
-        *(["model", "list"], ["model", "show"]),
+        *(["model", c] for c in ("list", "show", "train", "evaluate", "compare", "export")),
+        *(["model", c] for c in ("promote", "rollback")),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),
         ["campaigns", "export"],
         ["dataset", "prune"],
