@@ -218,7 +218,9 @@ def test_listed_models_say_which_are_not_in_use_and_why(cli, state):
         user_service_pb2.ModelVersion(version="v2", rolled_back=True, trials=96),
         user_service_pb2.ModelVersion(version="base", current=True, promoted=True),
     ]
-    lines = {line.split()[0]: line for line in cli("model", "list").stdout.splitlines() if line}
+    lines = {
+        line.split()[0]: line for line in cli("model", "list").stdout.splitlines() if line.strip()
+    }
     assert "rolled back" in lines["v2"]
     assert lines["u1"].split()[2] == "no"
     assert lines["base"].split()[2:4] == ["yes", "-"]
