@@ -126,7 +126,7 @@ def promote(
         ),
     ],
     force: Annotated[
-        bool, typer.Option("--force", help="However it ranks the coordinator's own trials.")
+        bool, typer.Option("--force", help="Promote it however it ranks, without judging it.")
     ] = False,
     coordinator: CoordinatorOption = DEFAULT_LISTEN,
     output_format: FormatOption = OutputFormat.TEXT,
