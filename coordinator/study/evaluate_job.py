@@ -89,7 +89,8 @@ def evaluate_models(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
             note
             for name, of in zip(names, learned, strict=True)
             for note in _notes(name, of, corpus, chosen, workloads)
-        ],
+        ]
+        + _short_lists(found[0]),
         "models": [
             {
                 "name": name,
@@ -175,6 +176,16 @@ def _notes(
             else f"{name} has met none of these workloads before."
         ]
     return [" ".join(notes)] if notes else []
+
+
+def _short_lists(evaluation: Evaluation) -> list[str]:
+    """Say where top-k is perfect whatever the model."""
+    most = max(TOP)
+    short = int((evaluation.rows <= most).sum())
+    if not short:
+        return []
+    tasks = f"{short} of {len(evaluation.keys)} tasks have {most} trials or fewer"
+    return [f"{tasks}: their top-{most} is 1 whatever the model."]
 
 
 def _tasks(corpus: Corpus, evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -48,9 +48,9 @@ def model_card(about: Mapping[str, Any], command: str) -> str:
     training, data = about["training"], about["dataset"]
     parent = about["parent"]
     effort = (
-        f"{training['steps']:,} steps with seed {training['config']['seed']}, "
-        f"{training['config']['threads']} threads in each of {training['processes']} processes, in "
-        f"{duration(training['seconds'])}. The same command on the same machine gives the same "
+        f"{training['steps']:,} steps with seed {training['config']['seed']} in "
+        f"{duration(training['seconds'])} (processes: {training['processes']}, threads of each: "
+        f"{training['config']['threads']}). The same command on the same machine gives the same "
         "weights."
     )
     parts = [
@@ -73,12 +73,23 @@ def model_card(about: Mapping[str, Any], command: str) -> str:
         "## How well it ranks",
         _table(about["metrics"], about["metrics_trained"]),
         _HELD_OUT,
+        *_short_lists(about["held_out"]),
         "## Limits",
         _LIMITS,
         "## Licence",
         f"That of the data: {data['licence'] or 'none was named'}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _short_lists(held_out: Mapping[str, float] | None) -> list[str]:
+    if held_out is None:
+        return []
+    counts = (
+        f"Held out are {held_out['trials']:,} trials of {held_out['tasks']:,} tasks, "
+        f"{held_out['median_trials_a_task']:g} each at the median."
+    )
+    return [f"{counts} A task with five or fewer has a top-5 of 1 whatever the model."]
 
 
 def _earlier(about: Mapping[str, Any]) -> list[str]:

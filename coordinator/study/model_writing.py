@@ -22,7 +22,7 @@ from coordinator.costmodel.onnx_model import OnnxModel
 from coordinator.costmodel.train import TrainConfig, TrainedModel
 from coordinator.dataset.schema import About
 from coordinator.study.corpus import Corpus
-from coordinator.study.evaluation import evaluate
+from coordinator.study.evaluation import Evaluation, evaluate
 from coordinator.study.figures import figures
 from coordinator.study.model_card import model_card
 from coordinator.study.model_folder import learned_from, read_about
@@ -81,6 +81,8 @@ def write_model(
         lambda share, message: progress(_EXPORTED + (1 - _EXPORTED) * share, message),
     )
     held_out = corpus.arrays.held_out
+    judged = _evaluated(corpus, np.flatnonzero(held_out), scores)
+    learned = _evaluated(corpus, np.flatnonzero(~held_out), scores)
     about = {
         "tunefleet_model": FORMAT,
         "name": training.out_dir.name,
@@ -93,8 +95,9 @@ def write_model(
             for file in (ONNX_FILE, CHECKPOINT_FILE)
         },
         "onnx_max_diff": onnx_max_diff,
-        "metrics": _figures(corpus, np.flatnonzero(held_out), scores),
-        "metrics_trained": _figures(corpus, np.flatnonzero(~held_out), scores),
+        "metrics": {} if judged is None else figures(judged.intervals()),
+        "metrics_trained": {} if learned is None else figures(learned.intervals()),
+        "held_out": None if judged is None else _counts(judged),
         "dataset": _dataset(training),
         "training": _effort(training),
         **_lineage(training),
@@ -124,11 +127,19 @@ def _export(training: Training, work: Path) -> float:
     return exported.max_diff
 
 
-def _figures(corpus: Corpus, rows: Indices, scores: NDArray[np.float64]) -> dict[str, Any]:
+def _evaluated(corpus: Corpus, rows: Indices, scores: NDArray[np.float64]) -> Evaluation | None:
     try:
-        return figures(evaluate(corpus, rows, scores[rows]).intervals())
+        return evaluate(corpus, rows, scores[rows])
     except ValueError:  # no task has two of these trials
-        return {}
+        return None
+
+
+def _counts(evaluation: Evaluation) -> dict[str, float]:
+    return {
+        "trials": int(evaluation.rows.sum()),
+        "tasks": len(evaluation.keys),
+        "median_trials_a_task": float(np.median(evaluation.rows)),
+    }
 
 
 def _dataset(training: Training) -> dict[str, Any]:

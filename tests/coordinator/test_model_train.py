@@ -103,6 +103,7 @@ class TestFolder:
             *("# mine: a cost model", "Made up for tests.", "CC-BY-4.0", "96 of 120 trials"),
             *("tunefleet model train some --out mine", "--epochs 12", "12 steps with seed 0"),
             *("llvm znver4, 2 threads", "## Limits", "pca_by_task", "from scratch"),
+            "24 trials of 6 tasks, 4 each at the median",
         ):
             assert told in card, told
 
