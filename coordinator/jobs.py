@@ -119,7 +119,8 @@ def _result(module: str, code: int, out_path: Path, log_path: Path) -> dict[str,
         error = result["error"]
         if isinstance(error, dict):
             reason = Reason.__members__.get(str(error.get("reason")), Reason.INTERNAL)
-            raise TuneFleetError(reason, str(error.get("message")))
+            hint = str(error.get("hint") or "")
+            raise TuneFleetError(reason, str(error.get("message")), hint)
         raise TuneFleetError(Reason.INTERNAL, str(error))
     if code != 0 or not isinstance(result, dict):
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"

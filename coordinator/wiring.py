@@ -7,6 +7,8 @@ from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import LeasePlanner
 from coordinator.campaigns.replaying import Replayer
 from coordinator.campaigns.runner import CampaignRunner
+from coordinator.costmodel.base_model import base_folder
+from coordinator.costmodel.registry import ModelRegistry
 from coordinator.costmodel.supervisor import TrainingSupervisor
 from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.app import Core, Wiring
@@ -14,6 +16,7 @@ from coordinator.server.app import Core, Wiring
 
 def wire(core: Core) -> Wiring:
     """Make a coordinator that does everything a coordinator does."""
+    ModelRegistry(core.store, core.blobs, core.home, core.clock).add_base(base_folder())
     runner = CampaignRunner(
         core.store,
         core.bus,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -30,11 +30,11 @@ class RowArrays:
     """Training rows by column; N rows, S stores altogether."""
 
     features: Floats
-    """[S, 172], raw."""
+    """[S, F], raw: F is 172 for stores, ``STEP_FEATURES`` for schedule steps in their place."""
     first_store: Indices
     """[N]: where a row's stores begin in ``features``."""
     stores: Indices
-    """[N], at most ``MAX_STORES``."""
+    """[N], at most ``MAX_STORES``, or ``MAX_STEPS`` of schedule steps."""
     hardware: Floats
     """[N, H], raw, NaN where unknown."""
     log_latency: NDArray[np.float64]
@@ -55,6 +55,29 @@ class RowArrays:
     def __len__(self) -> int:
         return len(self.stores)
 
+    def take(self, rows: Indices) -> RowArrays:
+        """Return the arrays of some rows only; groups keep their numbers.
+
+        Args:
+            rows: int64 [B], which rows, in their new order.
+        """
+        stores = self.stores[rows]
+        first = np.concatenate([[0], np.cumsum(stores)[:-1]]).astype(np.int64)[: len(rows)]
+        steps = np.arange(int(stores.sum())) - np.repeat(first, stores)
+        return replace(
+            self,
+            features=self.features[np.repeat(self.first_store[rows], stores) + steps],
+            first_store=first,
+            stores=stores,
+            hardware=self.hardware[rows],
+            log_latency=self.log_latency[rows],
+            noise=self.noise[rows],
+            weight=self.weight[rows],
+            group=self.group[rows],
+            candidate=self.candidate[rows],
+            held_out=self.held_out[rows],
+        )
+
     def padded(self, rows: Indices) -> tuple[Floats, Floats, Floats]:
         """Assemble model inputs.
 
@@ -62,37 +85,43 @@ class RowArrays:
             rows: int64 [B], which rows.
 
         Returns:
-            Features [B, L, 172] padded with zeros, mask [B, L] and hardware [B, H], where L is the
+            Features [B, L, F] padded with zeros, mask [B, L] and hardware [B, H], where L is the
             largest number of stores among the rows.
         """
         stores = self.stores[rows]
         steps = np.arange(max(1, int(stores.max(initial=1))))
         real = steps[None, :] < stores[:, None]
-        features = np.zeros((*real.shape, PROGRAM_FEATURES_PER_STORE), np.float32)
+        features = np.zeros((*real.shape, self.features.shape[1]), np.float32)
         features[real] = self.features[(self.first_store[rows][:, None] + steps[None, :])[real]]
         return features, real.astype(np.float32), self.hardware[rows]
 
 
-def to_arrays(rows: Iterable[TrainingRow], noise_default: float = 0.03) -> RowArrays:
+def to_arrays(
+    rows: Iterable[TrainingRow],
+    noise_default: float = 0.03,
+    *,
+    width: int = PROGRAM_FEATURES_PER_STORE,
+    most: int = MAX_STORES,
+) -> RowArrays:
     """Convert rows to arrays.
 
     Trials with verdict LOST are left out: they say nothing of their candidate. Programs with more
-    than ``MAX_STORES`` stores keep their first ones, as on the agent.
+    than ``most`` stores keep their first ones, as on the agent.
 
     Args:
         rows: any order.
         noise_default: relative standard deviation assumed where a row's is not known.
+        width: values a store, or whatever the rows hold in place of stores.
+        most: stores a program may have.
 
     Raises:
         ValueError: a feature is not finite.
     """
     kept = [row for row in rows if row.verdict is not Verdict.LOST]
     groups: dict[tuple[str, str, str], int] = {}
-    blocks = [_features(row) for row in kept]
+    blocks = [_features(row, width)[:most] for row in kept]
     stores = np.array([len(block) for block in blocks], np.int64)
-    features = (
-        np.concatenate(blocks) if blocks else np.zeros((0, PROGRAM_FEATURES_PER_STORE), np.float32)
-    )
+    features = np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
     if not np.isfinite(features).all():
         raise ValueError("the program features contain values that are not finite")
     hardware = np.array([row.hardware for row in kept], np.float32)
@@ -111,9 +140,9 @@ def to_arrays(rows: Iterable[TrainingRow], noise_default: float = 0.03) -> RowAr
     )
 
 
-def _features(row: TrainingRow) -> Floats:
-    values = np.frombuffer(row.features, "<f4").reshape(row.stores, PROGRAM_FEATURES_PER_STORE)
-    return values[:MAX_STORES].astype(np.float32, copy=False)
+def _features(row: TrainingRow, width: int) -> Floats:
+    values = np.frombuffer(row.features, "<f4").reshape(row.stores, width)
+    return values.astype(np.float32, copy=False)
 
 
 def _log_latency(row: TrainingRow) -> float:

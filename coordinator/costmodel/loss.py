@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -29,23 +30,51 @@ class RankingLists:
     """Float32 [G, K, E], 1 where a head learns from a row."""
 
 
-def ranking_loss(
-    scores: Tensor, lists: RankingLists, noise_floor: float, magnitude: float
-) -> Tensor:
-    """Logistic loss over pairs further apart than the noise, weighted by their log ratio.
+class Weighting(StrEnum):
+    """How much a pair counts."""
+
+    RATIO = "ratio"
+    """By the logarithm of its latencies' ratio."""
+    EVEN = "even"
+    """All the same, as in RankNet (Burges et al., 2005)."""
+    TOP = "top"
+    """By the ratio, and by how close the faster of the two comes to the list's best."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What training minimises."""
+
+    noise_floor: float = 0.02
+    """Smallest difference of log latencies that counts."""
+    magnitude: float = 0.1
+    """Weight of a second term that pulls score differences towards differences of log latency, so
+    that scores, and with them the spread of heads, have a unit."""
+    order: float = 1.0
+    """Weight of the logistic term; at 0 only differences of log latency are fitted."""
+    weighting: Weighting = Weighting.RATIO
+
+
+def ranking_loss(scores: Tensor, lists: RankingLists, config: LossConfig) -> Tensor:
+    """Logistic loss over pairs further apart than the noise.
 
     Args:
         scores: float32 [G, K, E].
         lists: what was measured.
-        noise_floor: smallest difference of log latencies that counts.
-        magnitude: weight of a second term that pulls score differences towards differences of
-            log latency, so that scores, and with them the spread of heads, have a unit.
+        config: how pairs count.
 
     Returns:
         Float32 scalar; lists count by their number of rows.
     """
-    faster, gap = _pairs(lists, noise_floor)
-    weight = faster * gap.clamp(max=_MAX_LOG_RATIO)
+    faster, gap, value = _pairs(lists, config.noise_floor)
+    weight = faster
+    if config.weighting is not Weighting.EVEN:
+        weight = weight * gap.clamp(max=_MAX_LOG_RATIO)
+    if config.weighting is Weighting.TOP:
+        best = torch.where(lists.real, value, torch.full_like(value, torch.inf)).amin(
+            dim=1, keepdim=True
+        )
+        weight = weight * torch.exp(best - value).clamp(max=1.0).unsqueeze(2)
     weight = weight * lists.weight.unsqueeze(2) * lists.weight.unsqueeze(1)
     # [G, K, K, E]: row i against row j, for each head.
     both = lists.chosen.unsqueeze(2) * lists.chosen.unsqueeze(1) * weight.unsqueeze(-1)
@@ -54,15 +83,16 @@ def ranking_loss(
     off = torch.nn.functional.smooth_l1_loss(
         margin, gap.unsqueeze(-1).expand_as(margin), reduction="none"
     )
-    per_list = (both * (error + magnitude * off)).sum(dim=(1, 2)) / both.sum(dim=(1, 2)).clamp(
-        min=1e-6
-    )
+    per_list = (both * (config.order * error + config.magnitude * off)).sum(dim=(1, 2)) / both.sum(
+        dim=(1, 2)
+    ).clamp(min=1e-6)
     rows = lists.real.sum(dim=1, keepdim=True).to(scores.dtype)
     return (per_list * rows).sum() / (rows.sum() * scores.shape[-1])
 
 
-def _pairs(lists: RankingLists, noise_floor: float) -> tuple[Tensor, Tensor]:
-    """Return [G, K, K]: 1 where row i is faster than row j beyond noise, and by how much."""
+def _pairs(lists: RankingLists, noise_floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return [G, K, K]: 1 where row i is faster than row j beyond noise, and by how much; and
+    [G, K], the log latency of each, failed ones' included."""
     measured = ~torch.isnan(lists.log_latency)
     known = torch.where(measured, lists.log_latency, torch.full_like(lists.log_latency, -1e9))
     slowest = known.amax(dim=1, keepdim=True)
@@ -73,4 +103,4 @@ def _pairs(lists: RankingLists, noise_floor: float) -> tuple[Tensor, Tensor]:
     apart = (noise.unsqueeze(1).square() + noise.unsqueeze(2).square()).sqrt()
     real = lists.real.unsqueeze(1) & lists.real.unsqueeze(2)
     faster = real & (gap > apart.clamp(min=noise_floor))
-    return faster.to(value.dtype), gap.clamp(min=0.0)
+    return faster.to(value.dtype), gap.clamp(min=0.0), value

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coordinator.costmodel.layout import RATIOS
 from coordinator.costmodel.normalise import Normaliser
-from tunefleet.features import MAX_STORES
+from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
 
 _MASKED = -1e9
 """Finite: a row of minus infinity turns into NaN in softmax, in ONNX runtimes too."""
@@ -33,6 +34,24 @@ class ModelConfig:
     ensemble: int = 4
     """Score heads; their disagreement is the model's uncertainty."""
     head_width: int = 48
+    token_width: int = PROGRAM_FEATURES_PER_STORE
+    """Raw values of a token: a buffer store, or a schedule step."""
+    max_tokens: int = MAX_STORES
+    relations: bool = True
+    """Whether stores' sizes are related to the hardware's by construction (``layout.RATIOS``)."""
+    hardware: bool = True
+    """Whether the hardware is looked at; without, a model for one device."""
+    pooling: str = "sum+attention"
+    """How tokens become one program: ``sum``, ``attention`` or both."""
+
+    def __post_init__(self) -> None:
+        """Check what cannot be mended later.
+
+        Raises:
+            ValueError: no such pooling.
+        """
+        if not set(self.pooling.split("+")) <= {"sum", "attention"}:
+            raise ValueError(f"pooling is sum, attention or sum+attention, not {self.pooling!r}")
 
 
 class CostModel(nn.Module):
@@ -41,25 +60,27 @@ class CostModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.normaliser = Normaliser()
+        related = RATIOS if config.relations and config.hardware else ()
+        self.normaliser = Normaliser(config.token_width, related)
         width = config.width
         self.hardware = nn.Sequential(
             nn.Linear(Normaliser.hardware_size, config.hardware_width),
             nn.GELU(),
             nn.Linear(config.hardware_width, config.hardware_width),
         )
-        self.store = nn.Linear(Normaliser.program_size + config.hardware_width, width)
+        self.store = nn.Linear(self.normaliser.program_size + config.hardware_width, width)
         self.hardware_token = nn.Linear(config.hardware_width, width)
-        self.position = nn.Parameter(0.02 * torch.randn(MAX_STORES, width))
+        self.position = nn.Parameter(0.02 * torch.randn(config.max_tokens, width))
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.pool_query = nn.Linear(width, 1)
-        self.heads = _Heads(2 * width + config.hardware_width, config)
+        pooled = width * len(config.pooling.split("+"))
+        self.heads = _Heads(pooled + config.hardware_width, config)
 
     def head_scores(self, features: Tensor, mask: Tensor, hardware: Tensor) -> Tensor:
         """Score programs with each head.
 
         Args:
-            features: float32 [B, L, 172], raw; L is at most ``MAX_STORES``.
+            features: float32 [B, L, ``token_width``], raw; L is at most ``max_tokens``.
             mask: float32 [B, L], 1 where there is a store.
             hardware: float32 [B, H], raw, NaN where unknown.
 
@@ -67,7 +88,7 @@ class CostModel(nn.Module):
             Float32 [B, E].
         """
         program, device = self.normaliser(features, hardware)
-        device = self.hardware(device)
+        device = self.hardware(device) * float(self.config.hardware)
         stores = program.shape[1]
         beside = device.unsqueeze(1).expand(-1, stores, -1)
         tokens = self.store(torch.cat([program, beside], dim=-1)) + self.position[:stores]
@@ -78,12 +99,18 @@ class CostModel(nn.Module):
         bias = (1.0 - visible) * _MASKED
         for block in self.blocks:
             tokens = block(tokens, bias, device)
-        real = tokens[:, 1:] * mask.unsqueeze(-1)
-        weights = torch.softmax(self.pool_query(tokens).squeeze(-1) + bias, dim=-1)
-        attended = (tokens * weights.unsqueeze(-1)).sum(dim=1)
-        pooled = torch.cat([_POOL_SCALE * real.sum(dim=1), attended, device], dim=-1)
-        scores: Tensor = self.heads(pooled)
+        scores: Tensor = self.heads(torch.cat([*self._pool(tokens, mask, bias), device], dim=-1))
         return scores
+
+    def _pool(self, tokens: Tensor, mask: Tensor, bias: Tensor) -> list[Tensor]:
+        """Make one vector, or two, of [B, 1 + L, width]."""
+        pooled = []
+        if "sum" in self.config.pooling:
+            pooled.append(_POOL_SCALE * (tokens[:, 1:] * mask.unsqueeze(-1)).sum(dim=1))
+        if "attention" in self.config.pooling:
+            weights = torch.softmax(self.pool_query(tokens).squeeze(-1) + bias, dim=-1)
+            pooled.append((tokens * weights.unsqueeze(-1)).sum(dim=1))
+        return pooled
 
     def forward(self, features: Tensor, mask: Tensor, hardware: Tensor) -> tuple[Tensor, Tensor]:
         """Score programs; arguments as for :meth:`head_scores`.

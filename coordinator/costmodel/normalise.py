@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coordinator.costmodel.layout import RATIOS
+from coordinator.costmodel.layout import RATIOS, Ratio
 from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE
 
 _CLAMP_SIGMAS = 6.0
@@ -45,30 +45,38 @@ class Normaliser(nn.Module):
     ratio_needs: Tensor
     ratio_offset: Tensor
 
-    program_size = (1 + _BINS) * (PROGRAM_FEATURES_PER_STORE + len(RATIOS))
-    """Values a store has after :meth:`forward`."""
     hardware_size = 2 * len(HARDWARE_FEATURES)
 
-    def __init__(self) -> None:
+    def __init__(
+        self, token_width: int = PROGRAM_FEATURES_PER_STORE, related: tuple[Ratio, ...] = RATIOS
+    ) -> None:
+        """Make one that changes nothing until it is fitted.
+
+        Args:
+            token_width: raw values of a store, or of a schedule step.
+            related: which of them are related to the hardware.
+        """
         super().__init__()
+        self.program_size = (1 + _BINS) * (token_width + len(related))
+        """Values a store has after :meth:`forward`."""
         for name, size in (
-            ("program", PROGRAM_FEATURES_PER_STORE),
+            ("program", token_width),
             ("hardware", len(HARDWARE_FEATURES)),
-            ("ratio", len(RATIOS)),
+            ("ratio", len(related)),
         ):
             self.register_buffer(f"{name}_mean", torch.zeros(size))
             self.register_buffer(f"{name}_std", torch.ones(size))
-        encoded = (PROGRAM_FEATURES_PER_STORE + len(RATIOS), _BINS)
+        encoded = (token_width + len(related), _BINS)
         self.register_buffer("bin_start", torch.zeros(encoded))
         self.register_buffer("bin_width", torch.ones(encoded))
         # Selection matrices rather than gathers: two small products export to any ONNX runtime.
-        of_program = torch.zeros(PROGRAM_FEATURES_PER_STORE, len(RATIOS))
-        of_hardware = torch.zeros(len(HARDWARE_FEATURES), len(RATIOS))
-        for column, ratio in enumerate(RATIOS):
+        of_program = torch.zeros(token_width, len(related))
+        of_hardware = torch.zeros(len(HARDWARE_FEATURES), len(related))
+        for column, ratio in enumerate(related):
             of_program[ratio.program, column] = 1.0
             for name, power in ratio.hardware:
                 of_hardware[HARDWARE_FEATURES.index(name), column] = power
-        offset = torch.tensor([ratio.offset for ratio in RATIOS])
+        offset = torch.tensor([ratio.offset for ratio in related])
         self.register_buffer("ratio_of_program", of_program, persistent=False)
         self.register_buffer("ratio_of_hardware", of_hardware, persistent=False)
         self.register_buffer("ratio_needs", of_hardware.abs(), persistent=False)

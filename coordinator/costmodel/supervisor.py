@@ -6,21 +6,21 @@ import asyncio
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from coordinator.costmodel import dataset
+from coordinator.costmodel.registry import TRAINED, next_name
+from coordinator.costmodel.stored_rows import save_stored_rows
 from coordinator.jobs import run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import CampaignPurpose, CampaignState, ModelVersionRecord
 from coordinator.state.store import Store
-from coordinator.state.trial_records import TrainingRow
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import schema_digest
-from tunefleet.trials import Verdict
 
 log = structlog.get_logger()
 
@@ -34,6 +34,18 @@ GROWTH = 0.5
 """Share of new trials that makes another training worth its time."""
 
 _TRAINING_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A training that was prepared."""
+
+    spec: dict[str, Any]
+    current: str
+    """The version that was current, and that the new one must not be worse than."""
+    parent: str
+    """The same, or empty where it cannot be built on."""
+    trials: int
 
 
 class TrainingSupervisor:
@@ -80,24 +92,23 @@ class TrainingSupervisor:
         return self._store.count_trials()
 
     def _trained_on(self) -> int:
-        versions = self._store.list_model_versions()
-        return versions[0].trials if versions else 0
+        # Versions that were shipped or sent count no trials of ours.
+        return max((v.trials for v in self._store.list_model_versions()), default=0)
 
     async def _train(self) -> None:
-        version = f"v{len(await asyncio.to_thread(self._store.list_model_versions)) + 1}"
+        versions = await asyncio.to_thread(self._store.list_model_versions)
+        version = next_name(TRAINED, [v.version for v in versions])
         work_dir = self._home.run_dir / f"train-{version}"
         began = self._clock()
         try:
-            spec, trials = await asyncio.to_thread(self._prepare, version, work_dir)
+            task = await asyncio.to_thread(self._prepare, version, work_dir)
             result = await run_job(
                 "coordinator.costmodel.train_job",
-                spec,
+                task.spec,
                 work_dir,
                 timeout_s=_TRAINING_TIMEOUT_S,
             )
-            record = await asyncio.to_thread(
-                self._publish, version, spec["parent"], trials, began, result
-            )
+            record = await asyncio.to_thread(self._publish, version, task, began, result)
             log.info(
                 "trained cost model",
                 version=version,
@@ -108,28 +119,34 @@ class TrainingSupervisor:
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 
-    def _prepare(self, version: str, work_dir: Path) -> tuple[dict[str, Any], int]:
+    def _prepare(self, version: str, work_dir: Path) -> _Task:
         work_dir.mkdir(parents=True, exist_ok=True)
         rows = work_dir / "rows"
-        dataset.save(rows, map(_dataset_row, self._store.training_rows()))
-        parent = self._store.current_model()
+        save_stored_rows(rows, self._store)
+        current = parent = self._store.current_model()
+        if parent is not None and parent.feature_schema != schema_digest():
+            parent = None  # of another release: there is nothing to go on from
         spec = {
             "rows": str(rows),
-            "parent": parent.version if parent else "",
             "parent_checkpoint": str(self._blobs.path(parent.checkpoint_digest)) if parent else "",
             "out_dir": str(work_dir / "out"),
             "version": version,
             "seed": 0,
             "threads": self._threads,
         }
-        return spec, self._store.count_trials()
+        return _Task(
+            spec=spec,
+            current="" if current is None else current.version,
+            parent="" if parent is None else parent.version,
+            trials=self._store.count_trials(),
+        )
 
     def _publish(
-        self, version: str, parent: str, trials: int, began: float, result: dict[str, Any]
+        self, version: str, task: _Task, began: float, result: dict[str, Any]
     ) -> ModelVersionRecord:
         record = ModelVersionRecord(
             version=version,
-            parent=parent,
+            parent=task.parent,
             digest=self._blobs.put_file(Path(result["onnx"])),
             checkpoint_digest=self._blobs.put_file(Path(result["checkpoint"])),
             feature_schema=schema_digest(),
@@ -140,24 +157,15 @@ class TrainingSupervisor:
                 for name, value in result["metrics"].items()
                 if isinstance(value, int | float)
             },
-            trials=trials,
+            trials=task.trials,
             created_at_unix_s=self._clock(),
             training_s=self._clock() - began,
         )
-        self._store.add_model_version(record)
+        try:
+            self._store.add_model_version(record, instead_of=task.current)
+        except TuneFleetError as e:
+            if e.reason is not Reason.MODEL_VERSION_STATE:
+                raise
+            record = replace(record, promoted=False, why=e.message)
+            self._store.add_model_version(record)
         return record
-
-
-def _dataset_row(row: TrainingRow) -> dataset.TrainingRow:
-    return dataset.TrainingRow(
-        workload=row.key.workload,
-        target=row.key.target,
-        device_fingerprint=row.key.fingerprint,
-        hardware=list(row.hardware),
-        candidate=row.candidate,
-        stores=row.stores,
-        features=row.features,
-        latency_s=row.latency_s,
-        noise=row.noise,
-        verdict=Verdict(row.verdict),
-    )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +16,11 @@ from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.checkpoint import Checkpoint
-from coordinator.costmodel.loss import ranking_loss
+from coordinator.costmodel.loss import LossConfig, ranking_loss
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.sampling import assemble, epoch_batches, head_choice, hide_hardware
+from coordinator.costmodel.team import Team
+from coordinator.costmodel.training_state import TrainingState
 from tunefleet.machine_lock import MachineLock
 
 _SCORING_BATCH = 512
@@ -21,6 +28,7 @@ _SCORING_BATCH = 512
 _WARM_UP_STEPS = 10
 _PROGRESS_EVERY_STEPS = 10
 """About once a second of work."""
+_SAVE_EVERY_S = 30.0
 _NORMALISED_ROWS = 4096
 """Enough for means and standard deviations; bounds the memory for long programs to 90 MB."""
 
@@ -35,8 +43,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     seed: int = 0
     threads: int = 2
-    noise_floor: float = 0.02
-    """Smallest relative difference of latencies that counts as a difference."""
+    loss: LossConfig = field(default_factory=LossConfig)
     list_size: int = 32
     lists_per_batch: int = 8
     epochs: int = 60
@@ -47,8 +54,6 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     learning_rate_fine_tuning: float = 6e-4
     weight_decay: float = 0.02
-    magnitude: float = 0.1
-    """Weight of the loss that gives scores the unit of log latency."""
     head_share: float = 0.7
     """Share of the rows each head of the ensemble sees."""
     hardware_dropout: float = 0.1
@@ -67,59 +72,174 @@ class TrainedModel:
     final_loss: float
 
 
+@dataclass(frozen=True)
+class Material:
+    """Which rows to learn from, where that is not all that are not held out."""
+
+    rows: Indices
+    """Int64 [M]."""
+    replay: Indices | None = None
+    """Int64 [R]: rows of what was learned before. Half of each batch's lists come from them, so
+    that fine-tuning does not forget."""
+
+
 def fit(
     arrays: RowArrays,
     parent: Checkpoint | None,
     config: TrainConfig,
     progress: Progress | None = None,
     lock: MachineLock | None = None,
+    *,
+    material: Material | None = None,
+    state_path: Path | None = None,
+    team: Team | None = None,
 ) -> TrainedModel:
-    """Train a cost model on the rows that are not held out.
+    """Train a cost model.
 
     The same arguments on the same machine give the same weights. Sets torch's number of threads.
 
     Args:
-        arrays: all rows; those held out are skipped.
+        arrays: all rows.
         parent: start from its weights and keep its normalisation constants; ``None`` starts anew.
         config: how.
-        progress: told every few steps.
+        progress: told every few steps. It may end the training by raising: the state is kept then.
         lock: each step runs inside its ``busy()``, so that training waits for measurements.
+        material: rows to learn from; by default all that are not held out.
+        state_path: file to keep the state of the training in; if one of the same training is
+            there, it goes on from that. Removed at the end.
+        team: the processes that train together, each called with the same arguments.
 
     Raises:
         ValueError: no list of the training rows has two rows to compare.
     """
-    lock = lock or MachineLock()
+    lock, team = lock or MachineLock(), team or Team()
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    training = np.flatnonzero(~arrays.held_out)
-    model, rows_normalised = _start(arrays, training, parent, config, lock)
+    material = material or Material(np.flatnonzero(~arrays.held_out))
+    model, rows_normalised = _start(arrays, material.rows, parent, config, lock)
     chosen = head_choice(arrays.candidate, model.config.ensemble, config.head_share)
-    steps = _steps(arrays, training, parent is not None, config)
+    steps = _steps(arrays, material.rows, parent is not None, config)
     peak = config.learning_rate if parent is None else config.learning_rate_fine_tuning
     optimiser = torch.optim.AdamW(model.parameters(), peak, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: _learning_rate(step, steps)
-    )
+    batches = _batches(arrays, material, steps, rng, config)
+    trainer = _Trainer(arrays, chosen, model, optimiser, config, team)
+    keeper = _Keeper(state_path, team.leads, model, optimiser)
+    begin, loss_mean = keeper.resume(lambda: _key(arrays, parent, config, batches))
     model.train()
-    loss_mean = 0.0
-    for step, batch in enumerate(_batches(arrays, training, steps, rng, config)):
+    for step in range(begin, steps):
+        for settings in optimiser.param_groups:
+            settings["lr"] = peak * _learning_rate(step, steps)
         with lock.busy():
-            (features, mask, hardware), lists, place = assemble(arrays, chosen, batch)
-            hardware = hide_hardware(hardware, batch, rng, config.hardware_dropout)
-            scores = model.head_scores(features, mask, hardware)[place]
-            loss = ranking_loss(scores, lists, config.noise_floor, config.magnitude)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-        schedule.step()
-        value = float(loss.detach())
+            value = trainer.learn(batches[step], step)
         loss_mean = value if step == 0 else 0.95 * loss_mean + 0.05 * value
         if progress is not None and step % _PROGRESS_EVERY_STEPS == 0:
-            progress((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss_mean:.3f}")
+            with keeper.kept_at_the_end(step + 1, loss_mean):
+                progress((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss_mean:.3f}")
+        keeper.keep_if_due(step + 1, loss_mean)
+    keeper.forget()
     model.eval()
-    return TrainedModel(model, len(training), rows_normalised, steps, loss_mean)
+    return TrainedModel(model, len(material.rows), rows_normalised, steps, loss_mean)
+
+
+class _Keeper:
+    """Keeps the state of a training in a file, where one is wanted."""
+
+    def __init__(
+        self, path: Path | None, leads: bool, model: CostModel, optimiser: torch.optim.AdamW
+    ) -> None:
+        self._path = path
+        self._leads = leads
+        self._model = model
+        self._optimiser = optimiser
+        self._key = ""
+        self._kept_at = time.monotonic()
+
+    def resume(self, key: Callable[[], str]) -> tuple[int, float]:
+        """Put the training where it stood; returns the steps done and the loss."""
+        if self._path is None:
+            return 0, 0.0
+        self._key = key()
+        state = TrainingState.load(self._path, self._key)
+        if state is None:
+            return 0, 0.0
+        state.restore(self._model, self._optimiser)
+        return state.step, state.loss
+
+    @contextmanager
+    def kept_at_the_end(self, done: int, loss: float) -> Iterator[None]:
+        """Keep the state if the training ends here."""
+        try:
+            yield
+        except BaseException:
+            self._keep(done, loss)
+            raise
+
+    def keep_if_due(self, done: int, loss: float) -> None:
+        if time.monotonic() - self._kept_at > _SAVE_EVERY_S:
+            self._keep(done, loss)
+            self._kept_at = time.monotonic()
+
+    def forget(self) -> None:
+        if self._path is not None and self._leads:
+            self._path.unlink(missing_ok=True)
+
+    def _keep(self, done: int, loss: float) -> None:
+        if self._path is not None and self._leads:
+            state = TrainingState.of(self._key, done, loss, self._model, self._optimiser)
+            state.save(self._path)
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    arrays: RowArrays
+    chosen: NDArray[np.float32]
+    model: CostModel
+    optimiser: torch.optim.AdamW
+    config: TrainConfig
+    team: Team
+
+    def learn(self, batch: list[Indices], step: int) -> float:
+        """Learn from one batch; returns its loss."""
+        mine = batch[self.team.rank :: self.team.size]
+        rows = sum(len(part) for part in mine)
+        all_rows = self.team.share(rows)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = torch.zeros(())
+        if mine:
+            # A mean over rows; of a team's parts, each counts by its rows.
+            loss = self._loss(mine, step) * (rows / all_rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self.team.sum_gradients(self.model.parameters())
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _loss(self, batch: list[Indices], step: int) -> torch.Tensor:
+        config = self.config
+        (features, mask, hardware), lists, place = assemble(self.arrays, self.chosen, batch)
+        # From the step's number, so that a training that is resumed hides the same.
+        rng = np.random.default_rng((config.seed, step, self.team.rank))
+        hardware = hide_hardware(hardware, batch, rng, config.hardware_dropout)
+        scores = self.model.head_scores(features, mask, hardware)[place]
+        return ranking_loss(scores, lists, config.loss)
+
+
+def _key(
+    arrays: RowArrays,
+    parent: Checkpoint | None,
+    config: TrainConfig,
+    batches: list[list[Indices]],
+) -> str:
+    """Name a training by everything that decides its outcome."""
+    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    for column in (arrays.features, arrays.hardware, arrays.log_latency, arrays.weight):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    for part in (rows for batch in batches for rows in batch):
+        digest.update(part.tobytes())
+    for name, weight in sorted((parent.weights if parent else {}).items()):
+        digest.update(name.encode() + weight.tobytes())
+    return digest.hexdigest()
 
 
 def score(
@@ -130,14 +250,28 @@ def score(
     Returns:
         Float64 [N]; higher is predicted to be faster, comparable within one group only.
     """
+    scores = head_scores(model, arrays, np.arange(len(arrays)), lock)
+    return np.asarray(scores.mean(axis=1), np.float64)
+
+
+def head_scores(
+    model: CostModel, arrays: RowArrays, rows: Indices, lock: MachineLock | None = None
+) -> NDArray[np.float64]:
+    """Score some rows with each head of the ensemble.
+
+    Returns:
+        Float64 [B, E]; higher is predicted to be faster, comparable within one group only.
+    """
     lock = lock or MachineLock()
     model.eval()
-    scores = np.zeros(len(arrays), np.float64)
-    for start in range(0, len(arrays), _SCORING_BATCH):
-        rows = np.arange(start, min(start + _SCORING_BATCH, len(arrays)))
+    scores = np.zeros((len(rows), model.config.ensemble), np.float64)
+    # Programs of equal length side by side cost no padding.
+    order = np.argsort(arrays.stores[rows], kind="stable")
+    for start in range(0, len(rows), _SCORING_BATCH):
+        some = order[start : start + _SCORING_BATCH]
         with lock.busy(), torch.inference_mode():
-            mean, _ = model(*(torch.from_numpy(part) for part in arrays.padded(rows)))
-        scores[rows] = mean.numpy()
+            inputs = (torch.from_numpy(part) for part in arrays.padded(rows[some]))
+            scores[some] = model.head_scores(*inputs).numpy()
     return scores
 
 
@@ -178,14 +312,27 @@ def _epoch(
 
 def _batches(
     arrays: RowArrays,
-    training: Indices,
+    material: Material,
     steps: int,
     rng: np.random.Generator,
     config: TrainConfig,
 ) -> list[list[Indices]]:
+    batches = _stream(arrays, material.rows, steps, rng, config)
+    if material.replay is None or not len(material.replay):
+        return batches
+    replayed = _stream(arrays, material.replay, steps, rng, config)
+    return [new + old[: max(1, len(new))] for new, old in zip(batches, replayed, strict=True)]
+
+
+def _stream(
+    arrays: RowArrays, rows: Indices, steps: int, rng: np.random.Generator, config: TrainConfig
+) -> list[list[Indices]]:
     batches: list[list[Indices]] = []
     while len(batches) < steps:
-        batches += _epoch(arrays, training, rng, config)
+        epoch = _epoch(arrays, rows, rng, config)
+        if not epoch:
+            raise ValueError(f"nothing to compare: no task has two of the {len(rows)} rows")
+        batches += epoch
     return batches[:steps]
 
 

@@ -6,13 +6,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coordinator.costmodel import dataset
-from coordinator.costmodel.arrays import RowArrays, to_arrays
+from coordinator.costmodel.arrays import to_arrays
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.export import export
-from coordinator.costmodel.metrics import PairwiseAccuracy, pairwise_accuracy, top_k_score
+from coordinator.costmodel.judging import accuracy, held_out_accuracy, held_out_top
+from coordinator.costmodel.loss import LossConfig
 from coordinator.costmodel.promotion import decide
 from coordinator.costmodel.train import Progress, TrainConfig, fit, score
 from tunefleet.machine_lock import MachineLock
@@ -46,7 +46,7 @@ def make(spec: TrainSpec, lock: MachineLock, progress: Progress) -> dict[str, An
     with lock.busy():
         arrays = to_arrays(dataset.load(spec.rows))
         parent = None if spec.parent_checkpoint is None else Checkpoint.load(spec.parent_checkpoint)
-    config = TrainConfig(seed=spec.seed, threads=spec.threads, noise_floor=spec.noise)
+    config = TrainConfig(seed=spec.seed, threads=spec.threads, loss=LossConfig(spec.noise))
     refit = parent is not None and outgrown(parent, int((~arrays.held_out).sum()))
     trained = fit(
         arrays,
@@ -59,12 +59,12 @@ def make(spec: TrainSpec, lock: MachineLock, progress: Progress) -> dict[str, An
     )
     progress(_TRAINING_TO, "judging")
     scores = score(trained.model, arrays, lock)
-    new = _accuracy(arrays, scores, arrays.held_out)
+    new = accuracy(arrays, scores, arrays.held_out)
     current, parent_metrics = None, {}
     if parent is not None:
         parent_scores = score(parent.build(), arrays, lock)
-        current = _accuracy(arrays, parent_scores, arrays.held_out)
-        parent_metrics = _held_out(arrays, parent_scores, "parent_heldout")
+        current = accuracy(arrays, parent_scores, arrays.held_out)
+        parent_metrics = held_out_accuracy(arrays, parent_scores, "parent_heldout")
     decision = decide(new, current)
     progress(0.95, "exporting")
     spec.out_dir.mkdir(parents=True, exist_ok=True)
@@ -82,10 +82,10 @@ def make(spec: TrainSpec, lock: MachineLock, progress: Progress) -> dict[str, An
         "tasks": len({key[:2] for key in arrays.group_keys}),
         "devices": len({key[2] for key in arrays.group_keys}),
         "pairs": new.pairs,
-        "pca_train": _accuracy(arrays, scores, ~arrays.held_out).by_records,
-        **_held_out(arrays, scores, "heldout"),
+        "pca_train": accuracy(arrays, scores, ~arrays.held_out).by_records,
+        **held_out_accuracy(arrays, scores),
         **parent_metrics,
-        **{f"top{k}": _top(arrays, scores, k) for k in (1, 5)},
+        **held_out_top(arrays, scores),
         "refit": int(refit),
         "steps": trained.steps,
         "loss": trained.final_loss,
@@ -110,35 +110,6 @@ def outgrown(parent: Checkpoint, rows: int) -> bool:
         rows: rows to train on now.
     """
     return rows >= _REFIT_GROWTH * parent.rows_normalised
-
-
-def _held_out(arrays: RowArrays, scores: NDArray[np.float64], name: str) -> dict[str, float]:
-    every = _accuracy(arrays, scores, arrays.held_out)
-    resolved = _accuracy(arrays, scores, arrays.held_out, beyond_noise=True)
-    return {
-        f"pca_{name}": every.by_records,
-        f"pca_{name}_by_task": every.by_list,
-        f"pca_{name}_resolved": resolved.by_records,
-    }
-
-
-def _accuracy(
-    arrays: RowArrays,
-    scores: NDArray[np.float64],
-    rows: NDArray[np.bool_],
-    beyond_noise: bool = False,
-) -> PairwiseAccuracy:
-    return pairwise_accuracy(
-        scores[rows],
-        arrays.log_latency[rows],
-        arrays.group[rows],
-        arrays.noise[rows] if beyond_noise else None,
-    )
-
-
-def _top(arrays: RowArrays, scores: NDArray[np.float64], k: int) -> float:
-    rows = arrays.held_out
-    return top_k_score(scores[rows], arrays.log_latency[rows], arrays.group[rows], k)
 
 
 def _json_number(value: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,23 +25,29 @@ meanwhile. `samples_s` are raw seconds per run, one a repeat; their median is th
 verdict says what they are worth: `ok`, or why not. Trials of two targets, or of two fingerprints,
 must never be compared as if they were one."""
 
-_FILES = (
-    (f"`{TRIALS_FILE}`", "a row a trial: " + ", ".join(TRIAL_COLUMNS.names)),
-    (f"`{WORKLOADS_FILE}`", "a row a workload, with its IRModule as TVM's JSON"),
-    (f"`{DEVICES_FILE}`", "a row a hardware, with what it is and measured of itself"),
-)
+_FILES = {
+    TRIALS_FILE: "a row a trial: " + ", ".join(TRIAL_COLUMNS.names),
+    WORKLOADS_FILE: "a row a workload, with its IRModule as TVM's JSON",
+    DEVICES_FILE: "a row a hardware, with what it is and measured of itself",
+}
 
 _FEATURES = """`features` holds 172 float32 values for each buffer store of the scheduled program,
 store after store. `tunefleet dataset import` reads the folder; so does every reader of Parquet."""
 
 
-def data_card(about: About, stats: Mapping[str, Any], profiles: Sequence[ProfileRecord]) -> str:
+def data_card(
+    about: About,
+    stats: Mapping[str, Any],
+    profiles: Sequence[ProfileRecord],
+    files: Collection[str] = tuple(_FILES),
+) -> str:
     """Write a data card in Markdown.
 
     Args:
         about: what the files say of themselves.
         stats: as :meth:`coordinator.dataset.stats.Stats.result` returns them.
         profiles: of the devices.
+        files: names of the tables that there are.
     """
     day = datetime.fromtimestamp(about.created_unix_s, UTC).strftime("%Y-%m-%d")
     targets = [(_code(short_target(g["name"])), *_numbers(g)) for g in stats["targets"]]
@@ -73,7 +79,7 @@ def data_card(about: About, stats: Mapping[str, Any], profiles: Sequence[Profile
         "## Where",
         *(_device(p, stats) for p in profiles),
         "## Files",
-        _table(("file", "content"), _FILES),
+        _table(("file", "content"), [(_code(f), told) for f, told in _FILES.items() if f in files]),
         _FEATURES,
         "## Licence",
         about.licence or "None was named.",

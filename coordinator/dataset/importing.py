@@ -31,6 +31,8 @@ from tunefleet.errors import TuneFleetError
 log = structlog.get_logger()
 
 RESULT_FILE = "import.json"
+TRIALS_FILE = "trials.txt"
+"""Names of the trials of an imported MetaSchedule database, one a line; records have none."""
 
 _IMPORT_TIMEOUT_S = 4 * 3600.0
 _JOBS = {
@@ -104,13 +106,19 @@ class DatasetImporter:
     def _keep(
         self, campaign: CampaignRecord, source: DatasetSource, result: dict[str, Any]
     ) -> None:
-        text = json.dumps(result, indent=2, sort_keys=True).encode()
-        artifact = ArtifactRecord(RESULT_FILE, self._blobs.put(text), len(text))
+        names = result.pop("trial_ids", None)
+        files = {RESULT_FILE: json.dumps(result, indent=2, sort_keys=True).encode()}
+        if names is not None:
+            files[TRIALS_FILE] = "".join(f"{name}\n" for name in names).encode()
+        artifacts = tuple(
+            ArtifactRecord(path, self._blobs.put(content), len(content))
+            for path, content in files.items()
+        )
         trials: Counter[tuple[str, str]] = Counter()
         for progress in self._store.task_progress(campaign.campaign_id):
             trials[progress.task.key.target, progress.task.key.fingerprint] += progress.trials
         changes: dict[str, Any] = {
-            "artifacts": (artifact,),
+            "artifacts": artifacts,
             "groups": tuple(GroupRecord(*group, "", "") for group in sorted(trials)),
             "trials_wanted": max(trials.values(), default=0),
         }

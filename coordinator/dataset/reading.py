@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from coordinator.dataset.schema import (
 )
 from coordinator.state.trial_records import ProfileRecord, TrialRecord, WorkloadRecord
 from tunefleet.devices import DeviceProfile
+from tunefleet.machine_lock import MachineLock
 
 MAX_ROWS = 20_000_000
 """Five hundred times the first collection, and a day's import."""
@@ -160,6 +161,36 @@ def read_trials(
         data = _feature_bytes(batch["features"]) if features else [None] * len(rows)
         yield [_checked(row, number + i, data[i]) for i, row in enumerate(rows)]
         number += len(rows)
+
+
+def read_all(
+    tables: Sequence[Table],
+    progress: Callable[[float, str], None] | None = None,
+    *,
+    features: bool = True,
+) -> Iterator[tuple[TrialRecord, str] | Refused]:
+    """Yield the rows of several tables, as :func:`read_trials` does, one by one.
+
+    Rows are read while nothing is being timed on this machine: the lock must not be held already.
+
+    Args:
+        tables: to read, in this order.
+        progress: told the share of the rows that were read and what is being done.
+        features: leave them out where false.
+    """
+    lock = MachineLock()
+    total, seen = sum(table.rows for table in tables), 0
+    for table in tables:
+        batches = read_trials(table, features=features)
+        while True:
+            with lock.busy():
+                batch = next(batches, None)
+            if batch is None:
+                break
+            yield from batch
+            seen += len(batch)
+            if progress is not None:
+                progress(seen / total, f"reading trials, {seen} of {total}")
 
 
 def read_workloads(path: Path) -> Iterator[tuple[WorkloadRecord, str | None]]:

@@ -1,7 +1,8 @@
 """The job that imports a MetaSchedule database: its records to stored trials.
 
 Spec: as of :mod:`coordinator.dataset.import_job`, with ``"device_id"`` and ``"target"`` (the
-database says neither for sure), and result likewise. Features are left to an agent.
+database says neither for sure), and result likewise, with ``"trial_ids"``, the names that its
+records have as trials. Features are left to an agent.
 
 A database is two files of JSON lines. A workload is ``[hash, base64 of its module]``, a record
 ``[number of its workload, [trace, [seconds, ...] or null, target or null, arguments or null]]``.
@@ -87,12 +88,16 @@ def import_database(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
         place = _Place(target, device.device_id, device.fingerprint, intake.campaign_id, source)
         profile = device.profile.to_json()
         batch: list[tuple[TrialRecord, str]] = []
+        trial_ids: dict[str, None] = {}
         for number, record in _lines(files[RECORDS]):
             try:
                 with lock.busy():
-                    batch.append((_read_record(record, workloads, place), profile))
+                    trial = _read_record(record, workloads, place)
             except ValueError as e:
                 intake.refuse(f"record {number}", str(e))
+                continue
+            batch.append((trial, profile))
+            trial_ids[trial.trial.trial_id] = None
             if len(batch) >= _BATCH:
                 intake.take(batch)
                 batch.clear()
@@ -100,7 +105,7 @@ def import_database(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
         intake.take(batch)
     finally:
         store.close()
-    return intake.result()
+    return {**intake.result(), "trial_ids": list(trial_ids)}
 
 
 @dataclass(frozen=True)

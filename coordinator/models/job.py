@@ -23,14 +23,18 @@ _OOM_SCORE_ADJ = "500"
 """If memory runs out the kernel ends this job, which can be repeated, before the coordinator."""
 
 
-def run_job(work: Callable[[Mapping[str, Any], Progress], dict[str, Any]]) -> int:
+def run_job(
+    work: Callable[[Mapping[str, Any], Progress], dict[str, Any]], *, leads: bool = True
+) -> int:
     """Run one job as ``--spec FILE.json --out FILE.json``.
 
     Args:
         work: makes the result from the spec; raises TuneFleetError for what the user can mend.
+        leads: whether this process tells of the job, where several do it together.
 
     Returns:
-        0 with the result in the out file, or 1 with ``{"error": {"reason", "message"}}`` there.
+        0 with the result in the out file, or 1 with ``{"error": {"reason", "message", "hint"}}``
+        there; the hint is empty where the reason's own serves.
         Progress goes to stdout, one ``{"progress": SHARE, "message": TEXT}`` a line; logs and
         tracebacks go to stderr.
     """
@@ -38,21 +42,22 @@ def run_job(work: Callable[[Mapping[str, Any], Progress], dict[str, Any]]) -> in
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    progress = _claim_stdout()
+    progress = _claim_stdout(leads)
     _limit_memory()
     try:
         result = work(json.loads(options.spec.read_text()), progress)
     except TuneFleetError as e:
-        result = _error(e.reason, e.message)
+        result = _error(e.reason, e.message, e.hint)
     except MemoryError:
         traceback.print_exc()
         result = _error(Reason.INTERNAL, "this machine has not enough memory for the model")
     except Exception as e:  # the caller needs an answer whatever happened
         traceback.print_exc()
         result = _error(Reason.INTERNAL, f"{type(e).__name__}: {first_line(e)}")
-    partial = options.out.with_suffix(".partial")
-    partial.write_text(json.dumps(result))
-    partial.replace(options.out)
+    if leads:
+        partial = options.out.with_suffix(".partial")
+        partial.write_text(json.dumps(result))
+        partial.replace(options.out)
     return _FAILED if "error" in result else 0
 
 
@@ -63,17 +68,19 @@ def first_line(error: BaseException) -> str:
     return (told or lines or ["no message"])[0]
 
 
-def _error(reason: Reason, message: str) -> dict[str, Any]:
-    return {"error": {"reason": reason.name, "message": message}}
+def _error(reason: Reason, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"reason": reason.name, "message": message, "hint": hint}}
 
 
-def _claim_stdout() -> Progress:
+def _claim_stdout(leads: bool) -> Progress:
     """Keep stdout for progress: TVM's importer prints to it."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def progress(share: float, message: str) -> None:
+        if not leads:
+            return
         # A coordinator that has gone away must not fail the job.
         with contextlib.suppress(BrokenPipeError):
             channel.write(json.dumps({"progress": share, "message": message}) + "\n")

@@ -16,6 +16,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.costmodel.registry import ModelRegistry
 from coordinator.dataset.exporting import Exporter
 from coordinator.server import limits
 from coordinator.server.address import DEFAULT_LISTEN, join_address, loopback_address
@@ -173,7 +174,10 @@ def _make_server(
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
         DeviceService(core.store, core.bus, core.clock), server
     )
-    user_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(core.store), server)
+    registry = ModelRegistry(core.store, core.blobs, core.home, core.clock)
+    user_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(core.store, core.blobs, registry), server
+    )
     exporter = Exporter(core.store, core.blobs, core.home, core.database_url)
     dataset_service_pb2_grpc.add_DatasetServiceServicer_to_server(DatasetService(exporter), server)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

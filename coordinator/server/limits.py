@@ -59,6 +59,9 @@ MAX_TRIALS_PER_TASK = 10_000
 MAX_FAMILY_WORKLOADS = 5_000
 """Sampling and extracting more would take an hour."""
 
+MAX_MODEL_DESCRIPTION_CHARS = 200
+"""What a listing has room for."""
+
 KEEPALIVE_TIME_MS = 30_000
 """A half-open connection shows up after this and the next, not after 15 minutes."""
 

@@ -70,6 +70,7 @@ def model_message(model: ModelVersionRecord, current: str) -> user_service_pb2.M
         trials=model.trials,
         created_at=timestamp(model.created_at_unix_s),
         training_time=duration(model.training_s),
+        rolled_back=model.rolled_back,
     )
 
 

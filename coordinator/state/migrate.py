@@ -13,8 +13,12 @@ from sqlalchemy import Connection
 from tunefleet.errors import Reason, TuneFleetError
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection, revision: str = "head") -> None:
     """Apply the migrations that are missing, within the connection's transaction.
+
+    Args:
+        connection: in a transaction.
+        revision: the last to apply; all by default.
 
     Raises:
         TuneFleetError: INCOMPATIBLE if a newer release has changed the tables.
@@ -35,4 +39,4 @@ def migrate(connection: Connection) -> None:
             "install that release, or choose another home",
         )
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

@@ -312,5 +312,8 @@ class ModelVersionRecord:
     why: str
     metrics: Mapping[str, float]
     trials: int
+    """Of this coordinator's, that it was trained on; 0 for a version that was made elsewhere."""
     created_at_unix_s: float
     training_s: float
+    rolled_back: bool = False
+    """Whether somebody took it out of use."""

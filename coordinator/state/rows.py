@@ -169,7 +169,6 @@ def model_values(model: ModelVersionRecord) -> dict[str, Any]:
 
 def model_record(row: RowMapping) -> ModelVersionRecord:
     """Read a model version."""
-    fields = dict(row)
-    del fields["seq"]
+    fields = {k: v for k, v in row.items() if k not in ("seq", "promotion")}
     fields["created_at_unix_s"] = fields.pop("created_at")
     return ModelVersionRecord(**fields)

@@ -15,7 +15,6 @@ from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import pack
 from coordinator.state.store import IngestOutcome, Store
 from coordinator.state.tables import devices, leases, tasks, trial_payloads, trials
-from tunefleet.intervals import relative_half_width
 from tunefleet.leases import BASELINE_TRACE
 from tunefleet.trials import Trial
 
@@ -139,7 +138,7 @@ def trial_values(trial: Trial) -> dict[str, Any]:
         "candidate": trial.candidate,
         "verdict": trial.verdict,
         "latency_s": trial.latency_s,
-        "noise": _noise(trial),
+        "noise": trial.noise,
         "predicted": trial.predicted,
         "model_version": trial.model_version,
         "explored": trial.explored,
@@ -161,12 +160,6 @@ def payload_values(trial: Trial, seq: int) -> dict[str, Any]:
         "features": None if features is None else pack(features.data),
         "trace": pack(trial.trace.encode()),
     }
-
-
-def _noise(trial: Trial) -> float:
-    if trial.latency_s is None or len(trial.samples_s) < 2:
-        return 0.0
-    return relative_half_width(trial.samples_s)
 
 
 def _is_baseline(trace: str) -> bool:

@@ -272,4 +272,8 @@ model_versions = Table(
     Column("trials", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("training_s", Double, nullable=False),
+    Column("rolled_back", Boolean, nullable=False, server_default=false()),
+    # Counts up with every promotion; null where a version is not in use. The highest is current.
+    Column("promotion", BigInteger),
+    Index("uq_model_versions_promotion", "promotion", unique=True),
 )

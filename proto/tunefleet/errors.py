@@ -41,6 +41,11 @@ class Reason(Enum):
     DATASET_INVALID = ErrorKind(
         14, "INVALID_ARGUMENT", "Give a folder or file that `tunefleet dataset export` wrote."
     )
+    SPLIT_IMPOSSIBLE = ErrorKind(
+        15,
+        "FAILED_PRECONDITION",
+        "Collect trials of more workloads, networks or targets, or choose another split or share.",
+    )
     NO_DEVICE_MATCHES = ErrorKind(
         20, "FAILED_PRECONDITION", "See `tunefleet devices list`, then correct --devices."
     )
@@ -49,11 +54,15 @@ class Reason(Enum):
     )
     CAMPAIGN_UNKNOWN = ErrorKind(22, "NOT_FOUND", "See `tunefleet campaigns list`.")
     DEVICE_UNKNOWN = ErrorKind(23, "NOT_FOUND", "See `tunefleet devices list`.")
-    MODEL_VERSION_UNKNOWN = ErrorKind(24, "NOT_FOUND", "See `tunefleet models list`.")
+    MODEL_VERSION_UNKNOWN = ErrorKind(24, "NOT_FOUND", "See `tunefleet model list`.")
     CAMPAIGN_STATE = ErrorKind(
         25, "FAILED_PRECONDITION", "See the campaign's state with `tunefleet campaigns show`."
     )
     CAMPAIGN_FAILED = ErrorKind(26, "ABORTED", "See `tunefleet campaigns show`.")
+    MODEL_VERSION_STATE = ErrorKind(27, "FAILED_PRECONDITION", "See `tunefleet model list`.")
+    MODEL_RANKS_WORSE = ErrorKind(
+        28, "FAILED_PRECONDITION", "Measure or train more, or promote it all the same with --force."
+    )
     BLOB_UNKNOWN = ErrorKind(30, "NOT_FOUND", "Upload the blob first.")
     BLOB_CORRUPT = ErrorKind(31, "DATA_LOSS", "Send it again; if it persists, check the disk.")
     LEASE_LOST = ErrorKind(32, "FAILED_PRECONDITION", "Drop the work and lease anew.")

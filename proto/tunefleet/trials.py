@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
-from tunefleet.intervals import median_interval
+from tunefleet.intervals import median_interval, relative_half_width
 
 
 class Verdict(StrEnum):
@@ -123,6 +123,13 @@ class Trial:
         if not self.samples_s or not self.verdict.has_latency:
             return None
         return median_interval(self.samples_s)
+
+    @property
+    def noise(self) -> float:
+        """Half the width of the median's interval, as a share of it; 0 where that is not known."""
+        if self.latency_s is None or len(self.samples_s) < 2:
+            return 0.0
+        return relative_half_width(self.samples_s)
 
 
 def trial_id(lease_id: str, candidate: str, attempt: int) -> str:

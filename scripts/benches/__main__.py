@@ -10,7 +10,7 @@ import time
 
 from scripts.benches.harness import machine
 
-NAMES = ("footprint", "measure")
+NAMES = ("costmodel", "footprint", "measure")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from costmodel_rows import hardware, synthetic_rows
 from torch import Tensor
 
 from coordinator.costmodel.arrays import to_arrays
-from coordinator.costmodel.loss import RankingLists, ranking_loss
+from coordinator.costmodel.loss import LossConfig, RankingLists, ranking_loss
 from coordinator.costmodel.model import CostModel, ModelConfig
 from tunefleet.features import HARDWARE_FEATURES, MAX_STORES, PROGRAM_FEATURES_PER_STORE
 
@@ -124,7 +124,7 @@ def lists(latency: list[float], noise: float = 0.0) -> RankingLists:
 
 def gradient(latency: list[float], noise: float = 0.0) -> list[float]:
     scores = torch.zeros(1, len(latency), 1, requires_grad=True)
-    ranking_loss(scores, lists(latency, noise), 0.02, 0.0).backward()
+    ranking_loss(scores, lists(latency, noise), LossConfig(magnitude=0.0)).backward()
     assert scores.grad is not None
     return [float(value) for value in scores.grad.flatten()]
 

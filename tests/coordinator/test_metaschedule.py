@@ -123,6 +123,23 @@ async def test_importing_a_database_again_changes_nothing(tmp_path: Path) -> Non
         assert len(here.records()) == 1
 
 
+async def test_an_import_names_its_trials_whoever_brought_them_first(tmp_path: Path) -> None:
+    small = addition(16)
+    first = write(tmp_path / "first", (small, 4, [2e-6], TARGET))
+    both = write(tmp_path / "both", (small, 4, [2e-6], TARGET), (small, 8, [3e-6], TARGET))
+    async with coordinator(tmp_path / "home") as here:
+        here.store.put_device(BOX)
+        await take(here, first)
+        await take(here, both)
+        [latest, _] = here.store.list_campaigns()
+        stored = {record.trial.trial_id for record in here.records()}
+        named = latest.artifacts[1]
+        text = (here.home / "blobs" / named.digest[:2] / named.digest[2:]).read_text()
+    assert named.path == "trials.txt"
+    assert set(text.split()) == stored
+    assert len(stored) == 2
+
+
 async def test_a_record_for_another_target_stops_the_whole_import(tmp_path: Path) -> None:
     module = addition(16)
     place = write(

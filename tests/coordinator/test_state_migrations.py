@@ -6,7 +6,10 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from store_samples import model
 
+from coordinator.state.migrate import migrate
+from coordinator.state.rows import model_values
 from coordinator.state.sql import open_store
 from coordinator.state.tables import metadata
 from tunefleet.errors import Reason, TuneFleetError
@@ -17,6 +20,27 @@ def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
     with create_engine(url).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+
+
+def test_versions_promoted_by_older_releases_stay_in_their_order(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        migrate(connection, "0005")
+        for version, promoted in (("v1", True), ("v2", True), ("v3", False)):
+            values = {**model_values(model(version, promoted)), "metrics": "{}"}
+            values = {k: v for k, v in values.items() if k != "rolled_back"}
+            names = ", ".join(values)
+            places = ", ".join(f":{name}" for name in values)
+            connection.execute(
+                text(f"INSERT INTO model_versions ({names}) VALUES ({places})"), values
+            )
+    engine.dispose()
+    store = open_store(url)
+    try:
+        assert store.roll_back_model("v2", "slow").version == "v1"
+        assert not store.get_model_version("v3").rolled_back
+    finally:
+        store.close()
 
 
 def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:

@@ -190,6 +190,79 @@ class TestModels:
         assert math.isnan(read.metrics["top_1"])
 
     def test_an_unknown_version_is_refused(self, store: Store) -> None:
-        with pytest.raises(TuneFleetError) as raised:
-            store.get_model_version("v9")
-        assert reason_of(raised) is Reason.MODEL_VERSION_UNKNOWN
+        store.add_model_version(model("v1"))
+        for call in (
+            lambda: store.get_model_version("v9"),
+            lambda: store.promote_model("v9", "why not"),
+            lambda: store.roll_back_model("v9", "why not"),
+        ):
+            with pytest.raises(TuneFleetError) as raised:
+                call()
+            assert reason_of(raised) is Reason.MODEL_VERSION_UNKNOWN
+
+    def test_an_older_version_can_be_promoted_later(self, store: Store) -> None:
+        for version, promoted in (("v1", True), ("v2", False), ("v3", True)):
+            store.add_model_version(model(version, promoted))
+        made = store.promote_model("v2", "better here", metrics={"pca": 0.9, "pairs": 60.0})
+        assert (made.promoted, made.why) == (True, "better here")
+        assert (made.metrics["pca"], made.metrics["pairs"]) == (0.9, 60.0)
+        assert math.isnan(made.metrics["top_1"])
+        current = store.current_model()
+        assert current is not None
+        assert current.version == "v2"
+        assert store.get_model_version("v2").why == "better here"
+
+    def test_promoting_the_current_version_changes_nothing(self, store: Store) -> None:
+        store.add_model_version(model("v1"))
+        assert store.promote_model("v1", "once more", instead_of="v0").why == "first"
+        assert store.get_model_version("v1").why == "first"
+
+    def test_a_version_judged_against_another_than_the_current_one_is_refused(
+        self, store: Store
+    ) -> None:
+        store.add_model_version(model("v1"), instead_of="")
+        store.add_model_version(model("v2", promoted=False), instead_of="v0")
+        for call in (
+            lambda: store.promote_model("v2", "better", instead_of=""),
+            lambda: store.add_model_version(model("v3"), instead_of="v2"),
+        ):
+            with pytest.raises(TuneFleetError, match="v1 is the current version") as raised:
+                call()
+            assert reason_of(raised) is Reason.MODEL_VERSION_STATE
+        assert [m.version for m in store.list_model_versions()] == ["v2", "v1"]
+        assert store.promote_model("v2", "better", instead_of="v1").promoted
+
+    def test_rolling_back_leads_to_the_version_that_was_current_before(self, store: Store) -> None:
+        for version, promoted in (("v1", True), ("v2", True), ("v3", False), ("v4", True)):
+            store.add_model_version(model(version, promoted))
+        assert store.roll_back_model("v4", "slow").version == "v2"
+        assert store.roll_back_model("v2", "slow too").version == "v1"
+        current = store.current_model()
+        assert current is not None
+        assert current.version == "v1"
+        rolled_back = store.get_model_version("v4")
+        assert (rolled_back.promoted, rolled_back.rolled_back) == (False, True)
+        assert rolled_back.why == "slow"
+
+    def test_rolling_back_again_goes_no_further(self, store: Store) -> None:
+        for version in ("v1", "v2", "v3"):
+            store.add_model_version(model(version))
+        for _ in range(2):
+            assert store.roll_back_model("v3", "slow").version == "v2"
+
+    def test_a_version_that_was_rolled_back_can_be_promoted_again(self, store: Store) -> None:
+        for version in ("v1", "v2"):
+            store.add_model_version(model(version))
+        store.roll_back_model("v2", "slow")
+        again = store.promote_model("v2", "not so slow")
+        assert (again.promoted, again.rolled_back) == (True, False)
+        assert store.roll_back_model("v2", "slow after all").version == "v1"
+
+    def test_there_must_be_something_to_go_back_to(self, store: Store) -> None:
+        for version, promoted in (("v1", False), ("v2", True)):
+            store.add_model_version(model(version, promoted))
+        for version, why in (("v2", "only promoted one"), ("v1", "agents rank with v2")):
+            with pytest.raises(TuneFleetError, match=why) as raised:
+                store.roll_back_model(version, "slow")
+            assert reason_of(raised) is Reason.MODEL_VERSION_STATE
+        assert store.current_model() == store.get_model_version("v2")

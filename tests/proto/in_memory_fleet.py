@@ -136,6 +136,10 @@ class InMemoryFleet(
     campaigns: dict[str, campaign_pb2.Campaign] = field(default_factory=dict)
     devices: list[device_pb2.Device] = field(default_factory=list)
     models: list[user_service_pb2.ModelVersion] = field(default_factory=list)
+    model_files: dict[str, list[campaign_pb2.Artifact]] = field(default_factory=dict)
+    """By version."""
+    model_requests: list[object] = field(default_factory=list)
+    """Everything that was asked to change what versions there are, or which is in use."""
     watched: list[list[campaign_pb2.Campaign]] = field(default_factory=list)
     """What each watch streams before it breaks, first watch first; later ones stay silent."""
     created: list[user_service_pb2.CreateCampaignRequest] = field(default_factory=list)
@@ -244,9 +248,39 @@ class InMemoryFleet(
     def GetModelVersion(self, request, context):  # noqa: N802
         for version in self.models:
             if version.version == request.version:
-                return user_service_pb2.GetModelVersionResponse(model_version=version)
+                return user_service_pb2.GetModelVersionResponse(
+                    model_version=version, files=self.model_files.get(version.version, [])
+                )
         # No ErrorInfo: the status code has to do.
         return context.abort(grpc.StatusCode.NOT_FOUND, f"no version is called {request.version}")
+
+    def UploadModelVersion(self, request, context):  # noqa: N802
+        self.model_requests.append(request)
+        if request.digest == request.checkpoint_digest:
+            abort(context, Reason.MODEL_INVALID, "they are one file")
+        yield user_service_pb2.UploadModelVersionResponse(progress=0.5, activity="checking")
+        made = user_service_pb2.ModelVersion(version="u1", digest=request.digest)
+        self.models.insert(0, made)
+        yield user_service_pb2.UploadModelVersionResponse(progress=1.0, model_version=made)
+
+    def PromoteModelVersion(self, request, context):  # noqa: N802
+        self.model_requests.append(request)
+        if not request.force:
+            abort(context, Reason.MODEL_RANKS_WORSE, f"{request.version} ranks worse")
+        for version in self.models:
+            version.current = version.promoted = version.version == request.version
+        yield user_service_pb2.PromoteModelVersionResponse(
+            progress=1.0, model_version=next(v for v in self.models if v.current)
+        )
+
+    def RollbackModelVersion(self, request, context):  # noqa: N802
+        self.model_requests.append(request)
+        for version in self.models:
+            version.rolled_back = version.version == request.version
+            version.current = not version.rolled_back
+        return user_service_pb2.RollbackModelVersionResponse(
+            model_version=next(v for v in self.models if v.current)
+        )
 
     def _find(self, request, context) -> campaign_pb2.Campaign:
         for campaign_id, campaign in self.campaigns.items():

@@ -104,7 +104,7 @@ def test_error_is_json_too_where_json_is_wanted(cli):
         (["tnue", "net.onnx"], Reason.INVALID_ARGUMENT),
         (["campaigns", "list", "--format", "yaml"], Reason.INVALID_ARGUMENT),
         (["campaigns", "export", "c0ffee01"], Reason.CAMPAIGN_STATE),
-        (["models", "show", "v9"], Reason.MODEL_VERSION_UNKNOWN),
+        (["model", "show", "v9"], Reason.MODEL_VERSION_UNKNOWN),
     ],
 )
 def test_failure_has_its_exit_code_and_two_lines(cli, model, arguments, reason):
@@ -203,13 +203,46 @@ def test_models_as_json_and_for_people(cli, state):
             version="v2", current=True, metrics={"pca_heldout": 0.8125, "loss": 0.25}, trials=9
         )
     )
-    (version,) = stdout_json(cli("models", "list", "--format", "json"))["models"]
+    (version,) = stdout_json(cli("model", "list", "--format", "json"))["models"]
     assert version["metrics"] == {"pca_heldout": 0.8125, "loss": 0.25}
-    assert stdout_json(cli("models", "show", "v2", "--format", "json"))["model"] == version
-    listed = cli("models", "list").stdout
+    assert stdout_json(cli("model", "show", "v2", "--format", "json"))["model"] == version
+    listed = cli("model", "list").stdout
     assert "0.812" in listed
     assert "0.250" not in listed, "only what versions are judged by fits into a listing"
-    assert "0.25" in cli("models", "show", "v2").stdout
+    assert "0.25" in cli("model", "show", "v2").stdout
+
+
+def test_listed_models_say_which_are_not_in_use_and_why(cli, state):
+    state.models += [
+        user_service_pb2.ModelVersion(version="u1", why="uploaded"),
+        user_service_pb2.ModelVersion(version="v2", rolled_back=True, trials=96),
+        user_service_pb2.ModelVersion(version="base", current=True, promoted=True),
+    ]
+    lines = {
+        line.split()[0]: line for line in cli("model", "list").stdout.splitlines() if line.strip()
+    }
+    assert "rolled back" in lines["v2"]
+    assert lines["u1"].split()[2] == "no"
+    assert lines["base"].split()[2:4] == ["yes", "-"]
+    assert "elsewhere" in cli("model", "show", "base").stdout
+
+
+def test_a_refusal_to_promote_says_how_to_insist(cli, state):
+    state.models.append(user_service_pb2.ModelVersion(version="v2"))
+    done = cli("model", "promote", "v2")
+    assert done.returncode == Reason.MODEL_RANKS_WORSE.value.exit_code
+    error, hint = done.stderr.splitlines()
+    assert error == "error: v2 ranks worse"
+    assert "--force" in hint
+    told = stdout_json(cli("model", "promote", "v2", "--force", "--format", "json"))
+    assert told["model"]["current"]
+
+
+def test_going_back_from_no_model_is_refused(cli, state):
+    done = cli("model", "rollback")
+    assert done.returncode == Reason.MODEL_VERSION_STATE.value.exit_code
+    assert "agents rank with no model" in done.stderr
+    assert state.model_requests == []
 
 
 def test_empty_listings_say_what_to_do(cli, state):

@@ -23,7 +23,10 @@ sys.exit(code)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["tune", "--help"], ["campaigns", "--help"], ["up", "--help"]],
+    [
+        *(["--help"], ["--version"], ["tune", "--help"], ["campaigns", "--help"], ["up", "--help"]),
+        *(["dataset", "prune", "--help"], ["model", "--help"], ["model", "evaluate", "--help"]),
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments):
@@ -58,9 +61,11 @@ def test_help_lists_the_exit_codes():
     "command",
     [
         *(["tune"], ["up"], ["serve"], ["devices", "list"], ["devices", "show"]),
-        *(["models", "list"], ["models", "show"]),
+        *(["model", c] for c in ("list", "show", "train", "evaluate", "compare", "export")),
+        *(["model", c] for c in ("promote", "rollback")),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),
         ["campaigns", "export"],
+        ["dataset", "prune"],
     ],
     ids=" ".join,
 )

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tunefleet import __version__
-from tunefleet.cli import campaigns, collect, dataset, devices, models, replay, serve, tune
+from tunefleet.cli import campaigns, collect, dataset, devices, model, replay, serve, study, tune
 from tunefleet.errors import Reason, TuneFleetError
 
 # Met by agents only.
@@ -49,11 +49,12 @@ else at 127.0.0.1:7460. Listings and shows take --format json.""",
 )
 app.command("tune", rich_help_panel="Tuning")(tune.tune)
 app.command("collect", rich_help_panel="Learning")(collect.collect)
+app.command("study", rich_help_panel="Learning")(study.study)
+app.add_typer(model.app, name="model", rich_help_panel="Learning")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Tuning")
 app.command("replay", rich_help_panel="Tuning")(replay.replay)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Tuning")
 app.add_typer(devices.app, name="devices", rich_help_panel="Fleet")
-app.add_typer(models.app, name="models", rich_help_panel="Fleet")
 app.command("up", rich_help_panel="Running TuneFleet")(serve.up)
 app.command("serve", rich_help_panel="Running TuneFleet")(serve.serve)
 

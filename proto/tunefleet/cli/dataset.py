@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from tunefleet.cli.dataset_prune import prune
 from tunefleet.cli.options import (
     DEFAULT_LISTEN,
     CoordinatorOption,
@@ -20,7 +21,7 @@ from tunefleet.cli.options import (
 )
 
 app = typer.Typer(
-    help="Export measured trials as Parquet, take in others', and count them.",
+    help="Export measured trials as Parquet, take in others', count them, and cut them down.",
     no_args_is_help=True,
 )
 
@@ -296,3 +297,6 @@ def import_(
         print_json({"campaign": campaign.status, "result": result})
     else:
         console.print(import_sheet(result))
+
+
+app.command()(prune)

@@ -58,6 +58,32 @@ def about_sheet(about: Mapping[str, Any]) -> RenderableType:
     )
 
 
+def prune_sheet(
+    before: DatasetStats, kept: DatasetStats, left_out: Mapping[str, int]
+) -> RenderableType:
+    """Show what pruning kept, of what there was."""
+    share = f"{kept.trials / before.trials:.1%}" if before.trials else "-"
+    about = details(
+        ("kept", f"{kept.trials:,} of {before.trials:,} trials ({share})"),
+        ("workloads", f"{kept.workloads:,} of {before.workloads:,}"),
+        ("not judged", ", ".join(f"{why} {n:,}" for why, n in left_out.items()) or "none"),
+    )
+    targets = [(short_target(g.name), g) for g in before.targets]
+    sources = [(g.name or "unknown", g) for g in before.sources[:_SOURCES_SHOWN]]
+    left = len(before.sources) - _SOURCES_SHOWN
+    verdicts = make_table("verdict", "trials", "kept", right=("trials", "kept"))
+    for verdict, count in before.verdicts.items():
+        verdicts.add_row(verdict, f"{count:,}", f"{kept.verdicts.get(verdict, 0):,}")
+    return Group(
+        about,
+        Text(),
+        _kept("target", targets, kept.targets),
+        verdicts,
+        _kept("source", sources, kept.sources),
+        Text(f"and {left} sources more\n" if left > 0 else "", style="dim"),
+    )
+
+
 def import_sheet(result: Mapping[str, Any]) -> RenderableType:
     """Show what came of an import."""
     sheet = details(
@@ -115,5 +141,25 @@ def _groups(what: str, groups: Sequence[tuple[str, DatasetGroup]]) -> Table:
             shown,
             *(f"{n:,}" for n in counts),
             *(latency(s) for s in (g.fastest_s, g.slowest_s)),
+        )
+    return table
+
+
+def _kept(
+    what: str, groups: Sequence[tuple[str, DatasetGroup]], kept: Sequence[DatasetGroup]
+) -> Table:
+    numbers = ("trials", "kept", "workloads", "of them kept", "fastest", "fastest kept")
+    after = {g.name: g for g in kept}
+    table = make_table(what, *numbers, right=numbers)
+    for shown, g in groups:
+        left = after.get(g.name)
+        table.add_row(
+            shown,
+            f"{g.trials:,}",
+            f"{left.trials if left else 0:,}",
+            f"{g.workloads:,}",
+            f"{left.workloads if left else 0:,}",
+            latency(g.fastest_s),
+            latency(left.fastest_s if left else None),
         )
     return table

@@ -10,6 +10,8 @@ _COORDINATOR_NEEDS = (
     *("coordinator", "sqlalchemy", "alembic", "pyarrow", "torch", "tvm", "onnx", "onnxruntime"),
 )
 _DATASETS_NEED = ("coordinator", "numpy", "pyarrow", "sqlalchemy")
+_STUDIES_NEED = (*_DATASETS_NEED, "torch", "matplotlib", "xgboost")
+_TRAINING_NEEDS = (*_DATASETS_NEED, "torch", "onnx", "onnxruntime")
 _AGENT_NEEDS = ("agent", "tvm", "numpy", "onnxruntime", "psutil")
 
 
@@ -22,13 +24,34 @@ def require_coordinator() -> None:
     _require("coordinator", _COORDINATOR_NEEDS)
 
 
-def require_datasets() -> None:
+def require_datasets(*, models: bool = False) -> None:
     """Make sure that datasets can be read here without a coordinator.
+
+    Args:
+        models: and cost models run over them.
 
     Raises:
         TuneFleetError: NOT_INSTALLED.
     """
-    _require("coordinator", _DATASETS_NEED)
+    _require("coordinator", (*_DATASETS_NEED, "onnxruntime") if models else _DATASETS_NEED)
+
+
+def require_studies() -> None:
+    """Make sure that studies can run here without a coordinator.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _STUDIES_NEED)
+
+
+def require_training() -> None:
+    """Make sure that cost models can be trained here without a coordinator.
+
+    Raises:
+        TuneFleetError: NOT_INSTALLED.
+    """
+    _require("coordinator", _TRAINING_NEEDS)
 
 
 def require_agent() -> None:

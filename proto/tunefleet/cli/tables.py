@@ -35,7 +35,7 @@ _JUDGED_BY = {
     "top1": "top-1",
     "top5": "top-5",
 }
-"""Metrics shown in listings; `models show` has them all."""
+"""Metrics shown in listings; `model show` has them all."""
 
 _MEASURED_LABELS = {
     "gflops_single_core": ("compute, one core", "GFLOP/s"),
@@ -116,13 +116,19 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
     )
     for v in versions:
         values = [f"{v.metrics[m]:.3f}" if m in v.metrics else "-" for m in _JUDGED_BY]
-        in_use = "yes" if v.current else "" if v.promoted else "refused"
+        in_use = "yes" if v.current else _not_in_use(v)
         table.add_row(
-            *(v.version, v.parent or "-", in_use, f"{v.trials:,}", *values),
-            *(duration(v.training_s), ago(v.created_at)),
+            *(v.version, v.parent or "-", in_use, f"{v.trials:,}" if v.trials else "-", *values),
+            *(duration(v.training_s) if v.training_s else "-", ago(v.created_at)),
             style="" if v.current else "dim",
         )
     return table
+
+
+def _not_in_use(version: ModelVersion) -> str:
+    if version.rolled_back:
+        return "rolled back"
+    return "" if version.promoted else "no"
 
 
 def device_details(device: Device) -> RenderableType:
@@ -181,10 +187,10 @@ def model_details(version: ModelVersion) -> RenderableType:
         ("version", version.version),
         ("parent", version.parent or "none"),
         ("in use", "yes" if version.current else "no"),
-        ("promoted", "yes" if version.promoted else "no"),
+        ("promoted", "yes" if version.promoted else _not_in_use(version)),
         ("why", version.why or None),
-        ("trials", f"{version.trials:,}"),
-        ("trained in", duration(version.training_s)),
+        ("trials", f"{version.trials:,}" if version.trials else "none of this coordinator's"),
+        ("trained in", duration(version.training_s) if version.training_s else "elsewhere"),
         ("made", ago(version.created_at)),
         ("ONNX file", version.digest),
         ("feature schema", version.feature_schema),

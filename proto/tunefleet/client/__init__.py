@@ -17,6 +17,7 @@ from tunefleet.client.datasets import (
     ExportedDataset,
 )
 from tunefleet.client.fleet import DEFAULT_ADDRESS, TuneFleet
+from tunefleet.client.models import ExportedModel
 from tunefleet.client.values import (
     Artifact,
     CampaignPurpose,
@@ -45,6 +46,7 @@ __all__ = [
     "Device",
     "DeviceState",
     "ExportedDataset",
+    "ExportedModel",
     "Failure",
     "ModelVersion",
     "Quarantine",

@@ -266,8 +266,21 @@ def replay_result(campaign: Campaign) -> dict[str, Any]:
     return _result(campaign, "replay.json")
 
 
+def imported_trials(campaign: Campaign) -> list[str]:
+    """Fetch the names that the records of an imported MetaSchedule database have as trials.
+
+    Raises:
+        TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
+    """
+    return _fetched(campaign, "trials.txt").split()
+
+
 def _result(campaign: Campaign, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(_fetched(campaign, name))
+    return result
+
+
+def _fetched(campaign: Campaign, name: str) -> str:
     with tempfile.TemporaryDirectory(prefix="tunefleet-result-") as folder:
         campaign.download(folder)
-        result: dict[str, Any] = json.loads((Path(folder) / name).read_text())
-    return result
+        return (Path(folder) / name).read_text()

@@ -12,13 +12,10 @@ from tunefleet.client import blobs, datasets
 from tunefleet.client.campaign import Campaign
 from tunefleet.client.checks import checked_targets
 from tunefleet.client.connection import Connection
-from tunefleet.client.messages import (
-    campaign_from_proto,
-    device_from_proto,
-    model_version_from_proto,
-)
-from tunefleet.client.tables import Listing, campaigns_html, devices_html, models_html
-from tunefleet.client.values import Device, ModelVersion
+from tunefleet.client.messages import campaign_from_proto, device_from_proto
+from tunefleet.client.models import ModelCalls
+from tunefleet.client.tables import Listing, campaigns_html, devices_html
+from tunefleet.client.values import Device
 from tunefleet.conversions import duration
 from tunefleet.errors import Reason
 from tunefleet.v1 import campaign_pb2, dataset_service_pb2, user_service_pb2, user_service_pb2_grpc
@@ -27,7 +24,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7460"
 """Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
 
 
-class TuneFleet:
+class TuneFleet(ModelCalls):
     """A connection to one coordinator; close it, or use it in a ``with`` statement."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
@@ -40,7 +37,6 @@ class TuneFleet:
         channel = self._connection.channel
         self._campaigns = user_service_pb2_grpc.CampaignServiceStub(channel)
         self._devices = user_service_pb2_grpc.DeviceServiceStub(channel)
-        self._models = user_service_pb2_grpc.ModelServiceStub(channel)
 
     def tune(
         self,
@@ -353,26 +349,6 @@ class TuneFleet:
             ),
         )
         return self._create(spec)
-
-    def models(self) -> Listing[ModelVersion]:
-        """Return all versions of the cost model, newest first."""
-        response = self._connection.call(
-            self._models.ListModelVersions, user_service_pb2.ListModelVersionsRequest()
-        )
-        return Listing((model_version_from_proto(v) for v in response.versions), models_html)
-
-    def model(self, version: str) -> ModelVersion:
-        """Return one version of the cost model.
-
-        Raises:
-            TuneFleetError: MODEL_VERSION_UNKNOWN.
-        """
-        response = self._connection.call(
-            self._models.GetModelVersion,
-            user_service_pb2.GetModelVersionRequest(version=version),
-            not_found=Reason.MODEL_VERSION_UNKNOWN,
-        )
-        return model_version_from_proto(response.model_version)
 
     def close(self) -> None:
         """Close the connection; campaigns go on without it."""

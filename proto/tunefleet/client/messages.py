@@ -114,6 +114,7 @@ def model_version_from_proto(message: user_service_pb2.ModelVersion) -> ModelVer
         training_s=seconds(message.training_time),
         digest=message.digest,
         feature_schema=message.feature_schema,
+        rolled_back=message.rolled_back,
     )
 
 

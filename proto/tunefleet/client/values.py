@@ -268,7 +268,10 @@ class ModelVersion:
     """Why it was or was not promoted."""
     metrics: Mapping[str, float]
     trials: int
+    """The coordinator's own that it was trained on; 0 for one that was made elsewhere."""
     created_at: datetime
     training_s: float
     digest: str
     feature_schema: str
+    rolled_back: bool = False
+    """Whether somebody took it out of use."""

@@ -452,6 +452,7 @@ class ModelVersion(google.protobuf.message.Message):
     TRIALS_FIELD_NUMBER: builtins.int
     CREATED_AT_FIELD_NUMBER: builtins.int
     TRAINING_TIME_FIELD_NUMBER: builtins.int
+    ROLLED_BACK_FIELD_NUMBER: builtins.int
     version: builtins.str
     """Its name, such as v3."""
     parent: builtins.str
@@ -463,11 +464,13 @@ class ModelVersion(google.protobuf.message.Message):
     current: builtins.bool
     """Whether agents rank with it now."""
     promoted: builtins.bool
-    """Whether it ranked held-out trials no worse than its parent."""
+    """Whether it is, or was until a later one came, what agents rank with."""
     why: builtins.str
     """Why it was or was not promoted."""
     trials: builtins.int
-    """Trials it was trained on."""
+    """Trials of this coordinator's that it was trained on; 0 for one that was made elsewhere."""
+    rolled_back: builtins.bool
+    """Whether somebody took it out of use."""
     @property
     def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """What was measured of it, by name."""
@@ -494,9 +497,10 @@ class ModelVersion(google.protobuf.message.Message):
         trials: builtins.int = ...,
         created_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         training_time: google.protobuf.duration_pb2.Duration | None = ...,
+        rolled_back: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["created_at", b"created_at", "training_time", b"training_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["created_at", b"created_at", "current", b"current", "digest", b"digest", "feature_schema", b"feature_schema", "metrics", b"metrics", "parent", b"parent", "promoted", b"promoted", "training_time", b"training_time", "trials", b"trials", "version", b"version", "why", b"why"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["created_at", b"created_at", "current", b"current", "digest", b"digest", "feature_schema", b"feature_schema", "metrics", b"metrics", "parent", b"parent", "promoted", b"promoted", "rolled_back", b"rolled_back", "training_time", b"training_time", "trials", b"trials", "version", b"version", "why", b"why"]) -> None: ...
 
 Global___ModelVersion: typing_extensions.TypeAlias = ModelVersion
 
@@ -557,6 +561,157 @@ class GetModelVersionResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_VERSION_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    @property
+    def model_version(self) -> Global___ModelVersion:
+        """The version."""
+
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tunefleet.v1.campaign_pb2.Artifact]:
+        """Its files: the ONNX file, and the checkpoint that training goes on from."""
+
+    def __init__(
+        self,
+        *,
+        model_version: Global___ModelVersion | None = ...,
+        files: collections.abc.Iterable[tunefleet.v1.campaign_pb2.Artifact] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model_version", b"model_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files", "model_version", b"model_version"]) -> None: ...
+
+Global___GetModelVersionResponse: typing_extensions.TypeAlias = GetModelVersionResponse
+
+@typing.final
+class UploadModelVersionRequest(google.protobuf.message.Message):
+    """UploadModelVersionRequest names the files of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: builtins.int
+    CHECKPOINT_DIGEST_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    digest: builtins.str
+    """Blob with the ONNX file."""
+    checkpoint_digest: builtins.str
+    """Blob with the checkpoint, whose scores must be those of the ONNX file."""
+    description: builtins.str
+    """What its owner says of it, for listings."""
+    def __init__(
+        self,
+        *,
+        digest: builtins.str = ...,
+        checkpoint_digest: builtins.str = ...,
+        description: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["checkpoint_digest", b"checkpoint_digest", "description", b"description", "digest", b"digest"]) -> None: ...
+
+Global___UploadModelVersionRequest: typing_extensions.TypeAlias = UploadModelVersionRequest
+
+@typing.final
+class UploadModelVersionResponse(google.protobuf.message.Message):
+    """UploadModelVersionResponse says how far the checks are."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    ACTIVITY_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    progress: builtins.float
+    """Share done, 0 to 1."""
+    activity: builtins.str
+    """What is being done."""
+    @property
+    def model_version(self) -> Global___ModelVersion:
+        """The version; in the last message only."""
+
+    def __init__(
+        self,
+        *,
+        progress: builtins.float = ...,
+        activity: builtins.str = ...,
+        model_version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model_version", b"model_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity", b"activity", "model_version", b"model_version", "progress", b"progress"]) -> None: ...
+
+Global___UploadModelVersionResponse: typing_extensions.TypeAlias = UploadModelVersionResponse
+
+@typing.final
+class PromoteModelVersionRequest(google.protobuf.message.Message):
+    """PromoteModelVersionRequest names a version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Its name."""
+    force: builtins.bool
+    """Put it in use however it ranks."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        force: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["force", b"force", "version", b"version"]) -> None: ...
+
+Global___PromoteModelVersionRequest: typing_extensions.TypeAlias = PromoteModelVersionRequest
+
+@typing.final
+class PromoteModelVersionResponse(google.protobuf.message.Message):
+    """PromoteModelVersionResponse says how far judging is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: builtins.int
+    ACTIVITY_FIELD_NUMBER: builtins.int
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
+    progress: builtins.float
+    """Share done, 0 to 1."""
+    activity: builtins.str
+    """What is being done."""
+    @property
+    def model_version(self) -> Global___ModelVersion:
+        """The version, which is in use; in the last message only."""
+
+    def __init__(
+        self,
+        *,
+        progress: builtins.float = ...,
+        activity: builtins.str = ...,
+        model_version: Global___ModelVersion | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["model_version", b"model_version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["activity", b"activity", "model_version", b"model_version", "progress", b"progress"]) -> None: ...
+
+Global___PromoteModelVersionResponse: typing_extensions.TypeAlias = PromoteModelVersionResponse
+
+@typing.final
+class RollbackModelVersionRequest(google.protobuf.message.Message):
+    """RollbackModelVersionRequest names the version to go back from."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Its name; naming it makes the call repeatable."""
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+
+Global___RollbackModelVersionRequest: typing_extensions.TypeAlias = RollbackModelVersionRequest
+
+@typing.final
+class RollbackModelVersionResponse(google.protobuf.message.Message):
+    """RollbackModelVersionResponse brings the version that is in use now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: builtins.int
     @property
     def model_version(self) -> Global___ModelVersion:
         """The version."""
@@ -569,4 +724,4 @@ class GetModelVersionResponse(google.protobuf.message.Message):
     def HasField(self, field_name: typing.Literal["model_version", b"model_version"]) -> builtins.bool: ...
     def ClearField(self, field_name: typing.Literal["model_version", b"model_version"]) -> None: ...
 
-Global___GetModelVersionResponse: typing_extensions.TypeAlias = GetModelVersionResponse
+Global___RollbackModelVersionResponse: typing_extensions.TypeAlias = RollbackModelVersionResponse

@@ -530,7 +530,7 @@ class DeviceService:
 
 
 class ModelServiceStub:
-    """ModelService tells of versions of the cost model.
+    """ModelService tells of versions of the cost model, takes in others', and puts them in and out of use.
     """
 
     def __init__(self, channel):
@@ -549,10 +549,25 @@ class ModelServiceStub:
                 request_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionRequest.SerializeToString,
                 response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionResponse.FromString,
                 _registered_method=True)
+        self.UploadModelVersion = channel.unary_stream(
+                '/tunefleet.v1.ModelService/UploadModelVersion',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionResponse.FromString,
+                _registered_method=True)
+        self.PromoteModelVersion = channel.unary_stream(
+                '/tunefleet.v1.ModelService/PromoteModelVersion',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionResponse.FromString,
+                _registered_method=True)
+        self.RollbackModelVersion = channel.unary_unary(
+                '/tunefleet.v1.ModelService/RollbackModelVersion',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """ModelService tells of versions of the cost model.
+    """ModelService tells of versions of the cost model, takes in others', and puts them in and out of use.
     """
 
     def ListModelVersions(self, request, context):
@@ -563,7 +578,30 @@ class ModelServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetModelVersion(self, request, context):
-        """GetModelVersion returns one.
+        """GetModelVersion returns one with its files.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadModelVersion(self, request, context):
+        """UploadModelVersion checks a model that was made elsewhere and adds it as a version, which is not
+        in use yet; its files must have been stored as blobs. The last message brings the version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteModelVersion(self, request, context):
+        """PromoteModelVersion puts a version in use if it ranks held-out trials no worse than the current
+        one. The last message brings the version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModelVersion(self, request, context):
+        """RollbackModelVersion takes the current version out of use; the one before it is current again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -582,6 +620,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionRequest.FromString,
                     response_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionResponse.SerializeToString,
             ),
+            'UploadModelVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.UploadModelVersion,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionResponse.SerializeToString,
+            ),
+            'PromoteModelVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.PromoteModelVersion,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionResponse.SerializeToString,
+            ),
+            'RollbackModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModelVersion,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tunefleet.v1.ModelService', rpc_method_handlers)
@@ -591,7 +644,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """ModelService tells of versions of the cost model.
+    """ModelService tells of versions of the cost model, takes in others', and puts them in and out of use.
     """
 
     @staticmethod
@@ -638,6 +691,87 @@ class ModelService:
             '/tunefleet.v1.ModelService/GetModelVersion',
             tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionRequest.SerializeToString,
             tunefleet_dot_v1_dot_user__service__pb2.GetModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunefleet.v1.ModelService/UploadModelVersion',
+            tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.UploadModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tunefleet.v1.ModelService/PromoteModelVersion',
+            tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.PromoteModelVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.ModelService/RollbackModelVersion',
+            tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.RollbackModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -485,8 +485,56 @@ _ModelServiceGetModelVersionType = typing_extensions.TypeVar(
     ],
 )
 
-class ModelServiceStub(typing.Generic[_ModelServiceListModelVersionsType, _ModelServiceGetModelVersionType]):
-    """ModelService tells of versions of the cost model."""
+_ModelServiceUploadModelVersionType = typing_extensions.TypeVar(
+    '_ModelServiceUploadModelVersionType',
+    grpc.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+        tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+        tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+        tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+    ],
+)
+
+_ModelServicePromoteModelVersionType = typing_extensions.TypeVar(
+    '_ModelServicePromoteModelVersionType',
+    grpc.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+        tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+        tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+    ],
+    default=grpc.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+        tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+    ],
+)
+
+_ModelServiceRollbackModelVersionType = typing_extensions.TypeVar(
+    '_ModelServiceRollbackModelVersionType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+        tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+        tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+        tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
+    ],
+)
+
+class ModelServiceStub(typing.Generic[_ModelServiceListModelVersionsType, _ModelServiceGetModelVersionType, _ModelServiceUploadModelVersionType, _ModelServicePromoteModelVersionType, _ModelServiceRollbackModelVersionType]):
+    """ModelService tells of versions of the cost model, takes in others', and puts them in and out of use."""
 
     @typing.overload
     def __init__(self: ModelServiceStub[
@@ -497,6 +545,18 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelVersionsType, _Model
         grpc.UnaryUnaryMultiCallable[
             tunefleet.v1.user_service_pb2.GetModelVersionRequest,
             tunefleet.v1.user_service_pb2.GetModelVersionResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+            tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+        ],
+        grpc.UnaryStreamMultiCallable[
+            tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+            tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+            tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -510,13 +570,38 @@ class ModelServiceStub(typing.Generic[_ModelServiceListModelVersionsType, _Model
             tunefleet.v1.user_service_pb2.GetModelVersionRequest,
             tunefleet.v1.user_service_pb2.GetModelVersionResponse,
         ],
+        grpc.aio.UnaryStreamMultiCallable[
+            tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+            tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+        ],
+        grpc.aio.UnaryStreamMultiCallable[
+            tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+            tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+            tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListModelVersions: _ModelServiceListModelVersionsType
     """ListModelVersions returns all, newest first."""
 
     GetModelVersion: _ModelServiceGetModelVersionType
-    """GetModelVersion returns one."""
+    """GetModelVersion returns one with its files."""
+
+    UploadModelVersion: _ModelServiceUploadModelVersionType
+    """UploadModelVersion checks a model that was made elsewhere and adds it as a version, which is not
+    in use yet; its files must have been stored as blobs. The last message brings the version.
+    """
+
+    PromoteModelVersion: _ModelServicePromoteModelVersionType
+    """PromoteModelVersion puts a version in use if it ranks held-out trials no worse than the current
+    one. The last message brings the version.
+    """
+
+    RollbackModelVersion: _ModelServiceRollbackModelVersionType
+    """RollbackModelVersion takes the current version out of use; the one before it is current again."""
 
 ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -527,10 +612,22 @@ ModelServiceAsyncStub: typing_extensions.TypeAlias = ModelServiceStub[
         tunefleet.v1.user_service_pb2.GetModelVersionRequest,
         tunefleet.v1.user_service_pb2.GetModelVersionResponse,
     ],
+    grpc.aio.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+        tunefleet.v1.user_service_pb2.UploadModelVersionResponse,
+    ],
+    grpc.aio.UnaryStreamMultiCallable[
+        tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+        tunefleet.v1.user_service_pb2.PromoteModelVersionResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+        tunefleet.v1.user_service_pb2.RollbackModelVersionResponse,
+    ],
 ]
 
 class ModelServiceServicer(metaclass=abc.ABCMeta):
-    """ModelService tells of versions of the cost model."""
+    """ModelService tells of versions of the cost model, takes in others', and puts them in and out of use."""
 
     @abc.abstractmethod
     def ListModelVersions(
@@ -546,6 +643,34 @@ class ModelServiceServicer(metaclass=abc.ABCMeta):
         request: tunefleet.v1.user_service_pb2.GetModelVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[tunefleet.v1.user_service_pb2.GetModelVersionResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.GetModelVersionResponse]]:
-        """GetModelVersion returns one."""
+        """GetModelVersion returns one with its files."""
+
+    @abc.abstractmethod
+    def UploadModelVersion(
+        self,
+        request: tunefleet.v1.user_service_pb2.UploadModelVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[tunefleet.v1.user_service_pb2.UploadModelVersionResponse], collections.abc.AsyncIterator[tunefleet.v1.user_service_pb2.UploadModelVersionResponse]]:
+        """UploadModelVersion checks a model that was made elsewhere and adds it as a version, which is not
+        in use yet; its files must have been stored as blobs. The last message brings the version.
+        """
+
+    @abc.abstractmethod
+    def PromoteModelVersion(
+        self,
+        request: tunefleet.v1.user_service_pb2.PromoteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[tunefleet.v1.user_service_pb2.PromoteModelVersionResponse], collections.abc.AsyncIterator[tunefleet.v1.user_service_pb2.PromoteModelVersionResponse]]:
+        """PromoteModelVersion puts a version in use if it ranks held-out trials no worse than the current
+        one. The last message brings the version.
+        """
+
+    @abc.abstractmethod
+    def RollbackModelVersion(
+        self,
+        request: tunefleet.v1.user_service_pb2.RollbackModelVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.RollbackModelVersionResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.RollbackModelVersionResponse]]:
+        """RollbackModelVersion takes the current version out of use; the one before it is current again."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

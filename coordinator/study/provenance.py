@@ -1,0 +1,36 @@
+"""What a dataset says of itself: its licence, its description, and the features it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from coordinator.dataset.reading import Table, find_parts, open_trials
+from coordinator.dataset.schema import About, invalid
+from tunefleet.features import schema_digest
+
+
+def about_dataset(place: Path) -> About:
+    """Return what a folder or file says of itself.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, it is none or has other features than this release.
+    """
+    return about_tables([open_trials(path) for path in find_parts(place).trials], place)
+
+
+def about_tables(tables: Sequence[Table], place: Path) -> About:
+    """Return what tables of trials say of themselves, if they can be put into one.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, they have other features than this release.
+    """
+    for table in tables:
+        if table.about.feature_schema != schema_digest():
+            raise invalid(
+                f"the features in {place} are of schema "
+                f"{table.about.feature_schema[:20] or '(none)'}, this release has "
+                f"{schema_digest()}: import it with --featurize and export it again first"
+            )
+    licences = dict.fromkeys(table.about.licence for table in tables if table.about.licence)
+    return About("; ".join(licences), tables[0].about.description)

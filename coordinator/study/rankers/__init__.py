@@ -1,0 +1,1 @@
+"""Models that order trials, behind one interface."""

@@ -1,0 +1,102 @@
+"""What each part of the attention model is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from coordinator.costmodel.loss import LossConfig, Weighting
+from coordinator.costmodel.train import TrainConfig
+from coordinator.study.evaluation import merge
+from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
+from coordinator.study.rankers.base import Effort, Ranker
+from coordinator.study.rankers.wrappers import Seeing, constant_hardware, shuffled_hardware
+from coordinator.study.splits import make_split
+from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
+from coordinator.study.tables import Table
+from coordinator.study.workbook import Cell
+
+Change = Callable[[TrainConfig], TrainConfig]
+
+
+def _model(**changes: object) -> Change:
+    return lambda config: replace(config, model=replace(config.model, **changes))  # type: ignore[arg-type]
+
+
+def _loss(loss: LossConfig) -> Change:
+    return lambda config: replace(config, loss=loss)
+
+
+VARIANTS: dict[str, Change] = {
+    "whole": lambda config: config,
+    "no hardware": _model(hardware=False, relations=False),
+    "no relations of program to hardware": _model(relations=False),
+    "pooling: sum": _model(pooling="sum"),
+    "pooling: attention": _model(pooling="attention"),
+    "one block": _model(blocks=1),
+    "three blocks": _model(blocks=3),
+    "one head": _model(ensemble=1),
+    "loss: pairs alone": _loss(LossConfig(magnitude=0.0)),
+    "loss: pairs count the same": _loss(LossConfig(weighting=Weighting.EVEN)),
+    "loss: the fastest count more": _loss(LossConfig(weighting=Weighting.TOP)),
+    "loss: differences of log latency": _loss(LossConfig(order=0.0, magnitude=1.0)),
+}
+"""What is changed of the model or of its training."""
+
+SHOWN = {
+    "constant hardware": constant_hardware,
+    "shuffled hardware": shuffled_hardware,
+}
+"""What is changed of the data that the whole model sees."""
+
+
+def study_ablation(bench: Bench, plan: Plan) -> Findings:
+    """Train variants of the model, by default on held-out tasks and on an unseen target."""
+    names = plan.splits or ("by_task", "unseen_both")
+    variants = plan.models or (*VARIANTS, *SHOWN)
+    book = bench.workbook(len(names) * len(plan.seeds) * len(variants))
+    table = Table(
+        "ablation",
+        f"Variants of the attention model on held-out trials, {len(plan.seeds)} seeds; 95 % "
+        "intervals from resampling workloads. Behind: how far the variant's PCA is behind.",
+        ("split", "variant", *METRIC_COLUMNS, "behind"),
+    )
+    for name in names:
+        splits = [make_split(name, bench.corpus, seed, plan.share) for seed in plan.seeds]
+        judged = {}
+        for variant in variants:
+            judged[variant] = merge(
+                [
+                    book.judge(
+                        Cell(
+                            "ablation",
+                            {"split": name, "variant": variant, "seed": split.seed},
+                            split.train,
+                            split.test,
+                        ),
+                        lambda variant=variant, split=split: make_variant(  # type: ignore[misc]
+                            variant, split.seed, plan.effort
+                        ),
+                    )
+                    for split in splits
+                ]
+            )
+        whole = judged.get("whole")
+        for variant, evaluation in judged.items():
+            behind = whole.difference(evaluation)["pca"] if whole else None
+            table.add(name, variant, *metric_cells(evaluation), behind)
+    return Findings([table])
+
+
+def make_variant(name: str, seed: int, effort: Effort) -> Ranker:
+    """Make an untrained variant of the attention model.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name in SHOWN:
+        return Seeing(AttentionRanker().seeded(seed, effort), SHOWN[name])
+    if name not in VARIANTS:
+        known = ", ".join([*VARIANTS, *SHOWN])
+        raise ValueError(f"there is no variant {name!r}; known are {known}")
+    return AttentionRanker(VARIANTS[name](LABORATORY)).seeded(seed, effort)

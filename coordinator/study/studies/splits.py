@@ -1,0 +1,51 @@
+"""How well models order trials they have not seen, by what was held out."""
+
+from __future__ import annotations
+
+from coordinator.study.evaluation import Evaluation, merge
+from coordinator.study.rankers.registry import MODELS
+from coordinator.study.splits import SPLITS, Split, make_split
+from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
+from coordinator.study.tables import Table
+from coordinator.study.workbook import Cell, Workbook
+
+_FIRST = "attention"
+"""The model that others are compared with."""
+
+
+def study_splits(bench: Bench, plan: Plan) -> Findings:
+    """Train every model on every split and seed."""
+    names, models = plan.splits or tuple(SPLITS), plan.models or tuple(MODELS)
+    book = bench.workbook(len(names) * len(models) * len(plan.seeds))
+    results = Table(
+        "splits",
+        f"Figures on trials held out, over {len(plan.seeds)} seeds; in brackets 95 % intervals "
+        "from resampling workloads. They say nothing of other devices than the dataset's.",
+        ("split", "model", *METRIC_COLUMNS, "tasks"),
+    )
+    ahead = Table(
+        "splits_ahead",
+        f"How far {_FIRST} is ahead of each other model on the same tasks.",
+        ("split", "against", *METRIC_COLUMNS),
+    )
+    for name in names:
+        splits = [make_split(name, bench.corpus, seed, plan.share) for seed in plan.seeds]
+        judged = {
+            model: merge([_judge(book, split, model, plan) for split in splits]) for model in models
+        }
+        for model, evaluation in judged.items():
+            results.add(name, model, *metric_cells(evaluation), len(evaluation.keys))
+        for model in judged.keys() - {_FIRST} if _FIRST in judged else ():
+            difference = judged[_FIRST].difference(judged[model])
+            ahead.add(name, model, *(difference[metric] for metric in METRIC_COLUMNS))
+    return Findings([results, ahead])
+
+
+def _judge(book: Workbook, split: Split, model: str, plan: Plan) -> Evaluation:
+    cell = Cell(
+        "models",
+        {"split": split.name, "model": model, "seed": split.seed},
+        split.train,
+        split.test,
+    )
+    return book.judge(cell, lambda: MODELS[model](split.seed, plan.effort))
