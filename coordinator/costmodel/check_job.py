@@ -21,6 +21,7 @@ import torch
 
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.export import MAX_FILE_BYTES, ExportError, check_parity
+from coordinator.costmodel.feature_sets import STEPS
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.onnx_model import OnnxModel, invalid_model
 from coordinator.dataset.limits import limit
@@ -93,7 +94,13 @@ def check_graph(path: Path) -> None:
     if any(t.external_data for t in tensors) or model.graph.sparse_initializer:
         raise invalid_model("the ONNX file keeps weights elsewhere than in itself")
     found = {value.name: _shape(value) for value in model.graph.input}
-    if {name: tuple(map(_known, shape)) for name, shape in found.items()} != _SHAPES:
+    shapes = {name: tuple(map(_known, shape)) for name, shape in found.items()}
+    if shapes == _SHAPES | {"features": (None, None, STEPS.width)}:
+        raise invalid_model(
+            "the model ranks by schedule steps, and agents compute values of buffer stores: it can "
+            "be evaluated and studied, but agents cannot rank with it"
+        )
+    if shapes != _SHAPES:
         raise invalid_model(f"the ONNX file takes {found}, not features, mask and hardware")
     outputs = {value.name for value in model.graph.output}
     if outputs != {"score", "spread"}:

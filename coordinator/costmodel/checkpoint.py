@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coordinator.costmodel.feature_sets import FeatureSet, of_width
 from coordinator.costmodel.model import CostModel, ModelConfig
-from tunefleet.features import schema_digest
 
 _META = "meta"
 _WEIGHT_PREFIX = "weight/"
@@ -43,6 +43,15 @@ class Checkpoint:
         }
         return cls(version, parent_version, model.config, rows_normalised, weights)
 
+    @property
+    def features(self) -> FeatureSet:
+        """Return the features the model is for.
+
+        Raises:
+            ValueError: this release has none of that size.
+        """
+        return of_width(self.config.token_width)
+
     def build(self) -> CostModel:
         """Make the model again, in evaluation mode.
 
@@ -59,7 +68,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write an ``.npz`` whose entry ``meta`` is JSON as bytes."""
         meta = {
-            "schema_digest": schema_digest(),
+            "schema_digest": self.features.schema(),
             "version": self.version,
             "parent_version": self.parent_version,
             "config": asdict(self.config),
@@ -96,11 +105,12 @@ class Checkpoint:
                 rows_normalised=int(meta["rows_normalised"]),
                 weights=weights,
             )
+            wanted = checkpoint.features.schema()
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as e:
             raise ValueError(f"cannot read the checkpoint {path}: {e}") from e
-        if meta.get("schema_digest") != schema_digest():
+        if meta.get("schema_digest") != wanted:
             raise ValueError(
                 f"the checkpoint {path} was made for feature schema {meta.get('schema_digest')}, "
-                f"this release has {schema_digest()}; train a new model from scratch"
+                f"this release has {wanted}; train a new model from scratch"
             )
         return checkpoint

@@ -17,13 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Floats
+from coordinator.costmodel.feature_sets import of_width
 from coordinator.costmodel.model import CostModel
-from tunefleet.features import (
-    HARDWARE_FEATURES,
-    MAX_STORES,
-    PROGRAM_FEATURES_PER_STORE,
-    schema_digest,
-)
+from tunefleet.features import HARDWARE_FEATURES
 
 OPSET = 17
 MAX_ABS_DIFF = 1e-4
@@ -32,12 +28,13 @@ MAX_FILE_BYTES = 4 << 20
 _MAX_DISCORDANT = 1e-3
 """Share of pairs two computations may order differently: those equal up to rounding."""
 _PARITY_BATCHES = (1, 7, 257)
-_PARITY_STORES = (1, 2, 15, MAX_STORES)
+_PARITY_TOKENS = (1, 2, 15)
+"""And as many as the model looks at."""
 _GOLDEN_ROWS = 8
 _GOLDEN_STORES = 6
 
 Inputs = tuple[Floats, Floats, Floats]
-"""Features [B, L, 172], mask [B, L], hardware [B, H]; float32."""
+"""Features [B, L, F], mask [B, L], hardware [B, H]; float32."""
 
 
 class ExportError(Exception):
@@ -56,10 +53,11 @@ class Exported:
 def export(model: CostModel, path: Path, version: str, seed: int = 0) -> Exported:
     """Write a model as one ONNX file and check it against torch.
 
-    Inputs ``features`` [B, L, 172], ``mask`` [B, L], ``hardware`` [B, H]; outputs ``score`` and
-    ``spread`` [B]; all float32, B and L free. Metadata: ``tunefleet.schema_digest``,
-    ``tunefleet.model_version`` and ``tunefleet.golden``, by which a reader proves that its runtime
-    computes the same.
+    Inputs ``features`` [B, L, F], ``mask`` [B, L], ``hardware`` [B, H]; outputs ``score`` and
+    ``spread`` [B]; all float32, B and L free, F by the features the model is for. Metadata:
+    ``tunefleet.features`` and ``tunefleet.schema_digest``, which features those are;
+    ``tunefleet.model_version``; and ``tunefleet.golden``, by which a reader proves that its
+    runtime computes the same.
 
     Raises:
         ExportError: a score differs by more than 1e-4, programs come in another order, or the file
@@ -69,8 +67,10 @@ def export(model: CostModel, path: Path, version: str, seed: int = 0) -> Exporte
     rng = np.random.default_rng(seed)
     proto = _to_onnx(model, _inputs(model, rng, 3, 4))
     golden = _inputs(model, rng, _GOLDEN_ROWS, _GOLDEN_STORES)
+    features = of_width(model.config.token_width)
     metadata = {
-        "tunefleet.schema_digest": schema_digest(),
+        "tunefleet.features": features.name,
+        "tunefleet.schema_digest": features.schema(),
         "tunefleet.model_version": version,
         "tunefleet.golden": json.dumps(_golden(golden, _torch_scores(model, golden)[0])),
     }
@@ -105,7 +105,7 @@ def check_parity(model: CostModel, path: Path, rng: np.random.Generator) -> floa
     )
     worst = 0.0
     for batch in _PARITY_BATCHES:
-        for stores in _PARITY_STORES:
+        for stores in (*_PARITY_TOKENS, model.config.max_tokens):
             inputs = _inputs(model, rng, batch, stores)
             names = ("features", "mask", "hardware")
             found = session.run(["score", "spread"], dict(zip(names, inputs, strict=True)))
@@ -154,7 +154,7 @@ def _to_onnx(model: CostModel, example: Inputs) -> Any:
 def _inputs(model: CostModel, rng: np.random.Generator, batch: int, stores: int) -> Inputs:
     """Draw inputs spread as the training data was, with unknown hardware and short programs."""
     constants = {k: v.numpy() for k, v in model.normaliser.state_dict().items()}
-    shape = (batch, stores, PROGRAM_FEATURES_PER_STORE)
+    shape = (batch, stores, model.config.token_width)
     features = constants["program_mean"] + constants["program_std"] * rng.standard_normal(shape)
     lengths = rng.integers(1, stores + 1, size=batch)
     lengths[0] = stores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Floats, Indices, RowArrays
+from coordinator.costmodel.feature_sets import STORES, FeatureSet, of_schema
 from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE, schema_digest
+from tunefleet.features import HARDWARE_FEATURES
 from tunefleet.machine_lock import MachineLock
 
 GOLDEN_TOLERANCE = 1e-4
@@ -31,26 +32,26 @@ Progress = Callable[[float, str], None]
 class OnnxModel:
     """A cost model that passed its self-test here."""
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, allowed: Collection[FeatureSet] = (STORES,)
+    ) -> None:
         """Load and check a file.
 
         Args:
             path: as :func:`coordinator.costmodel.export.export` writes it.
             threads: of one inference.
+            allowed: features it may be for; by default those that agents compute.
 
         Raises:
-            TuneFleetError: MODEL_INVALID, it is no cost model for the features of this release, or
-                computes other scores here than where it was exported.
+            TuneFleetError: MODEL_INVALID, it is no cost model for these features of this release,
+                or computes other scores here than where it was exported.
         """
         self.path = path
         self._session, metadata = _load(path, threads)
         self.version = metadata.get("tunefleet.model_version", "")
         """What it was called where it was exported."""
-        digest = metadata.get("tunefleet.schema_digest")
-        if digest != schema_digest():
-            raise self._invalid(
-                f"is for features of schema {digest or '(none)'}, not {schema_digest()}"
-            )
+        self.features = self._known(metadata.get("tunefleet.schema_digest"), allowed)
+        """What it is for."""
         self._check_golden(metadata.get("tunefleet.golden", ""))
 
     def scores(
@@ -83,9 +84,22 @@ class OnnxModel:
         found = self._all("spread", arrays, rows, progress)
         return np.maximum(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0), 0.0)
 
+    def _known(self, digest: str | None, allowed: Collection[FeatureSet]) -> FeatureSet:
+        found = of_schema(digest)
+        if found is not None and found in allowed:
+            return found
+        wanted = " or ".join(f"{known.schema()} ({known.name})" for known in allowed)
+        named = f" ({found.name})" if found else ""
+        raise self._invalid(f"is for features of schema {digest or '(none)'}{named}, not {wanted}")
+
     def _all(
         self, output: str, arrays: RowArrays, rows: Indices, progress: Progress | None
     ) -> NDArray[np.float64]:
+        if arrays.features.shape[1] != self.features.width:
+            raise self._invalid(
+                f"is for {self.features.name} of {self.features.width} values, not for tokens of "
+                f"{arrays.features.shape[1]}"
+            )
         values = np.zeros(len(rows))
         # Programs of equal length side by side cost no padding.
         order = np.argsort(arrays.stores[rows], kind="stable")
@@ -119,7 +133,7 @@ class OnnxModel:
             mask = _array(golden["mask"], (programs, stores))
             hardware = _array(golden["hardware"], (programs, len(HARDWARE_FEATURES)))
             expected = _array(golden["score"], (programs,))
-            if width != PROGRAM_FEATURES_PER_STORE or programs < 1:
+            if width != self.features.width or programs < 1:
                 raise ValueError(f"their shape is {golden['shape']}")  # noqa: TRY301
         except (ValueError, KeyError, TypeError) as e:
             raise self._invalid(f"carries no usable golden vectors: {_first_line(e)}") from e

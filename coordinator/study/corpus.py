@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays, to_arrays
 from coordinator.costmodel.dataset import TrainingRow
+from coordinator.costmodel.feature_sets import STORES, FeatureSet, of_width
 from coordinator.dataset.reading import (
     Refused,
     find_parts,
@@ -26,6 +28,10 @@ from tunefleet.devices import DeviceProfile
 from tunefleet.families import FAMILIES
 from tunefleet.features import hardware_vector
 from tunefleet.trials import Verdict
+
+Describe: TypeAlias = Callable[[TrialRecord], tuple[int, bytes] | None]
+"""Gives a trial's tokens, counted and as little-endian float32 values, or ``None`` where it has
+none. Raises ValueError where they cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Corpus:
 
     def __len__(self) -> int:
         return len(self.arrays)
+
+    @property
+    def features(self) -> FeatureSet:
+        """Return what its programs are described by."""
+        return of_width(self.arrays.features.shape[1])
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -77,7 +88,22 @@ class Corpus:
         )
 
 
-def load_corpus(place: Path, progress: Callable[[float, str], None] | None = None) -> Corpus:
+def load_corpus(
+    place: Path,
+    progress: Callable[[float, str], None] | None = None,
+    refused: Callable[[Refused], None] | None = None,
+) -> Corpus:
+    """Read a dataset, its programs described by their buffer stores; see :func:`gather`."""
+    return gather(place, STORES, _stored, progress, refused)
+
+
+def gather(
+    place: Path,
+    features: FeatureSet,
+    describe: Describe,
+    progress: Callable[[float, str], None] | None = None,
+    refused: Callable[[Refused], None] | None = None,
+) -> Corpus:
     """Read a dataset.
 
     Trials without features and trials with the verdict LOST are left out; rows that cannot be used
@@ -86,7 +112,10 @@ def load_corpus(place: Path, progress: Callable[[float, str], None] | None = Non
 
     Args:
         place: folder or file as ``tunefleet dataset export`` writes them.
+        features: what ``describe`` gives; only stores are read from the trials themselves.
+        describe: describes a trial's program.
         progress: told the share read and what is being done.
+        refused: told of each row that cannot be used.
 
     Raises:
         TuneFleetError: DATASET_INVALID, it cannot be read or no trial of it can be used.
@@ -95,17 +124,24 @@ def load_corpus(place: Path, progress: Callable[[float, str], None] | None = Non
     rows: list[TrainingRow] = []
     trial_ids: dict[str, None] = {}
     sources: dict[str, dict[str, int]] = {}
-    for item in read_all([open_trials(path) for path in parts.trials], progress):
-        if isinstance(item, Refused) or not usable(item[0]):
+    tables = [open_trials(path) for path in parts.trials]
+    for item in read_all(tables, progress, features=features is STORES):
+        found = item if isinstance(item, Refused) else _row(*item, describe)
+        if isinstance(found, Refused):
+            if refused is not None:
+                refused(found)
             continue
-        record, profile = item
+        if found is None or isinstance(item, Refused):
+            continue
+        record = item[0]
         if record.trial.trial_id in trial_ids:
             continue
         trial_ids[record.trial.trial_id] = None
-        rows.append(_row(record, profile))
+        rows.append(found)
         sources.setdefault(record.key.workload, {}).update(record.sources)
     if not rows:
-        raise invalid(f"{place} has no trial with features; import it with --featurize first")
+        mend = "; import it with --featurize first" if features is STORES else ""
+        raise invalid(f"{place} has no trial with features{mend}")
     if parts.workloads is not None:
         for known, _ in read_workloads(parts.workloads):
             if known.workload in sources:
@@ -114,7 +150,7 @@ def load_corpus(place: Path, progress: Callable[[float, str], None] | None = Non
     targets, target = numbered(row.target for row in rows)
     return Corpus(
         name=place.name,
-        arrays=to_arrays(rows),
+        arrays=to_arrays(rows, width=features.width, most=features.most),
         workloads=workloads,
         workload=workload,
         targets=targets,
@@ -129,17 +165,29 @@ def usable(record: TrialRecord) -> bool:
     return record.trial.features is not None and record.trial.verdict is not Verdict.LOST
 
 
-def _row(record: TrialRecord, profile: str) -> TrainingRow:
+def _stored(record: TrialRecord) -> tuple[int, bytes] | None:
+    features = record.trial.features
+    return None if features is None else (features.stores, features.data)
+
+
+def _row(record: TrialRecord, profile: str, describe: Describe) -> TrainingRow | Refused | None:
     trial = record.trial
-    assert trial.features is not None
+    if trial.verdict is Verdict.LOST:
+        return None
+    try:
+        tokens = describe(record)
+    except ValueError as e:
+        return Refused(trial.trial_id, str(e))
+    if tokens is None:
+        return None
     return TrainingRow(
         workload=record.key.workload,
         target=record.key.target,
         device_fingerprint=record.key.fingerprint,
         hardware=_hardware(profile, record.key.target),
         candidate=trial.candidate,
-        stores=trial.features.stores,
-        features=trial.features.data,
+        stores=tokens[0],
+        features=tokens[1],
         latency_s=trial.latency_s,
         noise=trial.noise,
         verdict=trial.verdict,

@@ -15,13 +15,15 @@ import numpy as np
 
 from coordinator.costmodel.arrays import Floats, RowArrays, to_arrays
 from coordinator.costmodel.dataset import TrainingRow
+from coordinator.costmodel.feature_sets import STEPS
 from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, encode
 from coordinator.costmodel.steps_trace import trace_steps
 from coordinator.dataset.reading import Refused, find_parts, open_trials, read_all
 from coordinator.dataset.schema import invalid
 from coordinator.dataset.tenset import BrokenLine, Damage, TensetRow, find_records, read_tenset
 from coordinator.dataset.tenset_networks import find_networks
-from coordinator.study.corpus import Corpus, numbered
+from coordinator.state.trial_records import TrialRecord
+from coordinator.study.corpus import Corpus, gather, numbered
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.machine_lock import MachineLock
@@ -64,6 +66,26 @@ def step_arrays(place: Path, corpus: Corpus, progress: Progress | None = None) -
     if missing:
         raise invalid(f"{place} lacks {missing} trials of the corpus {corpus.name}")
     return _with_steps(corpus.arrays, [blocks[trial_id] for trial_id in corpus.trial_ids])
+
+
+def load_steps(
+    place: Path,
+    progress: Progress | None = None,
+    refused: Callable[[Refused], None] | None = None,
+) -> Corpus:
+    """Read a dataset, its programs described by the steps of their traces.
+
+    As :func:`coordinator.study.corpus.load_corpus`, but trials need no features, and those whose
+    traces cannot be read are told of and left out.
+    """
+    lock = MachineLock()
+
+    def describe(record: TrialRecord) -> tuple[int, bytes]:
+        with lock.busy():
+            block = encode(trace_steps(record.trial.trace))
+        return len(block), block.astype("<f4", copy=False).tobytes()
+
+    return gather(place, STEPS, describe, progress, refused)
 
 
 def load_tenset(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.checkpoint import Checkpoint
+from coordinator.costmodel.feature_sets import of_width
 from coordinator.costmodel.train import Material, TrainConfig, fit, head_scores
 from coordinator.study.rankers.base import Effort, Floats, Progress
 from tunefleet.machine_lock import MachineLock
@@ -35,11 +36,12 @@ class AttentionRanker:
     """What :meth:`fit` made."""
 
     def fit(self, arrays: RowArrays, rows: Indices, progress: Progress | None = None) -> None:
-        """Train on the rows."""
+        """Train on the rows; a new network's inputs are made for the features there are."""
+        features = of_width(arrays.features.shape[1])
         trained = fit(
             arrays,
             self.parent,
-            self.config,
+            replace(self.config, model=features.sized(self.config.model)),
             progress,
             self.lock,
             material=Material(rows, self.replay),

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.sampling import epoch_batches
 from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Floats, Progress
-from tunefleet.features import PROGRAM_FEATURES_PER_STORE
 
 _WIDTH = 256
 _EPOCHS = 50
@@ -43,7 +42,8 @@ class MlpRanker:
         torch.manual_seed(self._seed)
         rng = np.random.default_rng(self._seed)
         measured = rows[~np.isnan(arrays.log_latency[rows])]
-        network = _Network(arrays.take(measured).features.max(axis=0, initial=1e-6))
+        # Of either sign: the names of schedule steps are.
+        network = _Network(np.abs(arrays.take(measured).features).max(axis=0, initial=1e-6))
         optimiser = torch.optim.Adam(
             network.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY
         )
@@ -92,9 +92,9 @@ class _Network(nn.Module):
 
     def __init__(self, largest: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
         super().__init__()
-        self.register_buffer("largest", torch.from_numpy(np.maximum(np.abs(largest), 1e-6)))
+        self.register_buffer("largest", torch.from_numpy(largest))
         self.store = nn.Sequential(
-            nn.Linear(PROGRAM_FEATURES_PER_STORE, _WIDTH),
+            nn.Linear(len(largest), _WIDTH),
             nn.ReLU(),
             nn.Linear(_WIDTH, _WIDTH),
             nn.ReLU(),

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from coordinator.costmodel.feature_sets import STORES
 from coordinator.costmodel.loss import LossConfig, Weighting
 from coordinator.costmodel.train import TrainConfig
 from coordinator.study.evaluation import merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing, constant_hardware, shuffled_hardware
-from coordinator.study.splits import make_split
-from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
+from coordinator.study.studies.base import (
+    METRIC_COLUMNS,
+    Bench,
+    Findings,
+    Plan,
+    metric_cells,
+    possible_splits,
+)
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell
+from tunefleet.errors import Reason, TuneFleetError
 
 Change = Callable[[TrainConfig], TrainConfig]
 
@@ -43,6 +51,9 @@ VARIANTS: dict[str, Change] = {
 }
 """What is changed of the model or of its training."""
 
+OF_STORES = ("no relations of program to hardware",)
+"""Variants that lack what the model has for buffer stores only."""
+
 SHOWN = {
     "constant hardware": constant_hardware,
     "shuffled hardware": shuffled_hardware,
@@ -52,17 +63,25 @@ SHOWN = {
 
 def study_ablation(bench: Bench, plan: Plan) -> Findings:
     """Train variants of the model, by default on held-out tasks and on an unseen target."""
-    names = plan.splits or ("by_task", "unseen_both")
+    by_name, notes = possible_splits(bench.corpus, plan, ("by_task", "unseen_both"))
     variants = plan.models or (*VARIANTS, *SHOWN)
-    book = bench.workbook(len(names) * len(plan.seeds) * len(variants))
+    if bench.corpus.features is not STORES:
+        left_out = [variant for variant in variants if variant in OF_STORES]
+        variants = tuple(variant for variant in variants if variant not in OF_STORES)
+        notes += [
+            f"The variant {variant!r} is left out: the model has none of {bench.corpus.features.name}."
+            for variant in left_out
+        ]
+    if not variants:
+        raise TuneFleetError(Reason.INVALID_ARGUMENT, f"nothing is left to train. {notes[-1]}")
+    book = bench.workbook(len(by_name) * len(plan.seeds) * len(variants))
     table = Table(
         "ablation",
         f"Variants of the attention model on held-out trials, {len(plan.seeds)} seeds; 95 % "
         "intervals from resampling workloads. Behind: how far the variant's PCA is behind.",
         ("split", "variant", *METRIC_COLUMNS, "behind"),
     )
-    for name in names:
-        splits = [make_split(name, bench.corpus, seed, plan.share) for seed in plan.seeds]
+    for name, splits in by_name.items():
         judged = {}
         for variant in variants:
             judged[variant] = merge(
@@ -85,7 +104,7 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
         for variant, evaluation in judged.items():
             behind = whole.difference(evaluation)["pca"] if whole else None
             table.add(name, variant, *metric_cells(evaluation), behind)
-    return Findings([table])
+    return Findings([table], notes=notes)
 
 
 def make_variant(name: str, seed: int, effort: Effort) -> Ranker:

@@ -9,8 +9,10 @@ from pathlib import Path
 from coordinator.study.corpus import Corpus
 from coordinator.study.evaluation import Evaluation, Interval
 from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Progress
+from coordinator.study.splits import Split, make_split
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Workbook
+from tunefleet.errors import Reason, TuneFleetError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Findings:
 
     tables: list[Table]
     curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What was left out, and why."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,36 @@ def metric_cells(evaluation: Evaluation) -> tuple[Interval, ...]:
     """Return PCA, PCA by task, top-1 and top-5 with their intervals, as tables show them."""
     intervals = evaluation.intervals()
     return tuple(intervals[name] for name in METRIC_COLUMNS)
+
+
+def possible_splits(
+    corpus: Corpus, plan: Plan, usual: tuple[str, ...]
+) -> tuple[dict[str, list[Split]], list[str]]:
+    """Split a corpus in every way that a study is about.
+
+    Args:
+        corpus: to split.
+        plan: with the names of splits, if somebody chose some.
+        usual: names of those to make otherwise; what the corpus does not allow is left out.
+
+    Returns:
+        By name a split for each seed, and what was left out and why.
+
+    Raises:
+        TuneFleetError: SPLIT_IMPOSSIBLE, none of the splits, or not one that somebody chose.
+    """
+    found: dict[str, list[Split]] = {}
+    notes = []
+    for name in plan.splits or usual:
+        try:
+            found[name] = [make_split(name, corpus, seed, plan.share) for seed in plan.seeds]
+        except TuneFleetError as e:
+            if plan.splits or e.reason is not Reason.SPLIT_IMPOSSIBLE:
+                raise
+            notes.append(f"The split {name} is left out: {e.message}.")
+    if not found:
+        raise TuneFleetError(Reason.SPLIT_IMPOSSIBLE, " ".join(notes))
+    return found, notes
 
 
 METRIC_COLUMNS = ("pca", "pca_by_task", "top1", "top5")

@@ -11,8 +11,7 @@ from coordinator.study.corpus import Corpus
 from coordinator.study.evaluation import Interval
 from coordinator.study.rankers.attention import AttentionRanker
 from coordinator.study.rankers.base import Floats
-from coordinator.study.splits import make_split
-from coordinator.study.studies.base import Bench, Curve, Findings, Plan
+from coordinator.study.studies.base import Bench, Curve, Findings, Plan, possible_splits
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell
 
@@ -23,8 +22,9 @@ _RESAMPLES = 200
 
 def study_calibration(bench: Bench, plan: Plan) -> Findings:
     """Compare the probability that the heads give a pair's order with how often it is right."""
-    names = plan.splits or ("within_task", "by_task", "unseen_both")
-    book = bench.workbook(len(names) * len(plan.seeds))
+    usual = ("within_task", "by_task", "unseen_both")
+    by_name, notes = possible_splits(bench.corpus, plan, usual)
+    book = bench.workbook(len(by_name) * len(plan.seeds))
     table = Table(
         "calibration",
         "The probability given to the likelier order of pairs of held-out trials, and the share of "
@@ -34,10 +34,10 @@ def study_calibration(bench: Bench, plan: Plan) -> Findings:
         ("split", "pairs", "mean probability", "right", "calibration error", "spread"),
     )
     curve = Curve("calibration", "Calibration", "probability given", "share right")
-    for name in names:
+    for name, splits in by_name.items():
         found = []
-        for seed in plan.seeds:
-            split = make_split(name, bench.corpus, seed, plan.share)
+        for split in splits:
+            seed = split.seed
             cell = Cell("base", {"split": name, "seed": seed}, split.train, np.zeros(0, np.int64))
             ranker = AttentionRanker().seeded(seed, plan.effort)
             model = AttentionRanker(parent=book.trained(cell, lambda ranker=ranker: ranker))  # type: ignore[misc]
@@ -57,7 +57,7 @@ def study_calibration(bench: Bench, plan: Plan) -> Findings:
             pairs.spread(),
         )
         curve.series[name] = pairs.points()
-    return Findings([table], [curve])
+    return Findings([table], [curve], notes)
 
 
 @dataclass(frozen=True)

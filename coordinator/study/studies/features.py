@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from coordinator.costmodel.arrays import RowArrays
-from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES
+from coordinator.costmodel.feature_sets import FEATURE_SETS, STEPS, STORES
 from coordinator.study.evaluation import Evaluation, merge
-from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
+from coordinator.study.rankers.attention import AttentionRanker
 from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing
-from coordinator.study.splits import Split, make_split
+from coordinator.study.splits import Split
 from coordinator.study.step_corpus import step_arrays
-from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
+from coordinator.study.studies.base import (
+    METRIC_COLUMNS,
+    Bench,
+    Findings,
+    Plan,
+    metric_cells,
+    possible_splits,
+)
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell, Workbook
-
-FEATURES = ("stores", "steps")
 
 
 def study_features(bench: Bench, plan: Plan) -> Findings:
     """Train the same model on either description of the same trials."""
-    names = plan.splits or ("within_task", "by_task")
-    book = bench.workbook(len(names) * len(plan.seeds) * len(FEATURES))
-    steps = step_arrays(bench.place, bench.corpus)
+    by_name, notes = possible_splits(bench.corpus, plan, ("within_task", "by_task"))
+    corpus, compared = bench.corpus, tuple(FEATURE_SETS)
+    if corpus.features is STORES:
+        steps = step_arrays(bench.place, corpus)
+    else:
+        steps, compared = corpus.arrays, (STEPS.name,)
+        notes.append(
+            "Buffer stores are left out: the dataset was read with schedule steps alone, so that "
+            "there is nothing to compare them with."
+        )
+    book = bench.workbook(len(by_name) * len(plan.seeds) * len(compared))
     table = Table(
         "features",
         f"The attention model on two descriptions of the same trials, {len(plan.seeds)} seeds; "
@@ -31,12 +42,11 @@ def study_features(bench: Bench, plan: Plan) -> Findings:
         "by its loops' extents only.",
         ("split", "features", *METRIC_COLUMNS),
     )
-    for name in names:
-        splits = [make_split(name, bench.corpus, seed, plan.share) for seed in plan.seeds]
-        for features in FEATURES:
+    for name, splits in by_name.items():
+        for features in compared:
             judged = merge([_judge(book, split, features, steps, plan) for split in splits])
             table.add(name, features, *metric_cells(judged))
-    return Findings([table])
+    return Findings([table], notes=notes)
 
 
 def _judge(book: Workbook, split: Split, features: str, steps: RowArrays, plan: Plan) -> Evaluation:
@@ -46,10 +56,5 @@ def _judge(book: Workbook, split: Split, features: str, steps: RowArrays, plan: 
 
 
 def _make(features: str, steps: RowArrays, seed: int, effort: Effort) -> Ranker:
-    if features == "stores":
-        return AttentionRanker().seeded(seed, effort)
-    model = replace(
-        LABORATORY.model, token_width=STEP_FEATURES, max_tokens=MAX_STEPS, relations=False
-    )
-    ranker = AttentionRanker(replace(LABORATORY, model=model)).seeded(seed, effort)
-    return Seeing(ranker, lambda _arrays: steps)
+    ranker = AttentionRanker().seeded(seed, effort)
+    return ranker if features == STORES.name else Seeing(ranker, lambda _arrays: steps)

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.registry import MODELS
-from coordinator.study.splits import SPLITS, Split, make_split
-from coordinator.study.studies.base import METRIC_COLUMNS, Bench, Findings, Plan, metric_cells
+from coordinator.study.splits import SPLITS, Split
+from coordinator.study.studies.base import (
+    METRIC_COLUMNS,
+    Bench,
+    Findings,
+    Plan,
+    metric_cells,
+    possible_splits,
+)
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell, Workbook
 
@@ -15,8 +22,9 @@ _FIRST = "attention"
 
 def study_splits(bench: Bench, plan: Plan) -> Findings:
     """Train every model on every split and seed."""
-    names, models = plan.splits or tuple(SPLITS), plan.models or tuple(MODELS)
-    book = bench.workbook(len(names) * len(models) * len(plan.seeds))
+    splits_by_name, notes = possible_splits(bench.corpus, plan, tuple(SPLITS))
+    models = plan.models or tuple(MODELS)
+    book = bench.workbook(len(splits_by_name) * len(models) * len(plan.seeds))
     results = Table(
         "splits",
         f"Figures on trials held out, over {len(plan.seeds)} seeds; in brackets 95 % intervals "
@@ -28,8 +36,7 @@ def study_splits(bench: Bench, plan: Plan) -> Findings:
         f"How far {_FIRST} is ahead of each other model on the same tasks.",
         ("split", "against", *METRIC_COLUMNS),
     )
-    for name in names:
-        splits = [make_split(name, bench.corpus, seed, plan.share) for seed in plan.seeds]
+    for name, splits in splits_by_name.items():
         judged = {
             model: merge([_judge(book, split, model, plan) for split in splits]) for model in models
         }
@@ -38,7 +45,7 @@ def study_splits(bench: Bench, plan: Plan) -> Findings:
         for model in judged.keys() - {_FIRST} if _FIRST in judged else ():
             difference = judged[_FIRST].difference(judged[model])
             ahead.add(name, model, *(difference[metric] for metric in METRIC_COLUMNS))
-    return Findings([results, ahead])
+    return Findings([results, ahead], notes=notes)
 
 
 def _judge(book: Workbook, split: Split, model: str, plan: Plan) -> Evaluation:

@@ -14,7 +14,6 @@ from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import RandomRanker, Ranker
 from coordinator.study.rankers.pooled import TreeRanker, tree_config
 from coordinator.study.rankers.wrappers import Joined
-from coordinator.study.splits import make_split
 from coordinator.study.studies.base import (
     METRIC_COLUMNS,
     Bench,
@@ -22,6 +21,7 @@ from coordinator.study.studies.base import (
     Findings,
     Plan,
     metric_cells,
+    possible_splits,
 )
 from coordinator.study.studies.few_labels import LABELS, FewShot, Labelled, with_pool
 from coordinator.study.tables import Table
@@ -30,8 +30,8 @@ from coordinator.study.workbook import Cell, Workbook
 
 def study_transfer(bench: Bench, plan: Plan) -> Findings:
     """Train without a target, then let models learn from 0, 32, 128, 512 and all labels of it."""
-    names = plan.splits or ("by_target", "unseen_both")
-    book = bench.workbook(len(names) * len(plan.seeds) * (7 + 2 * len(LABELS)))
+    by_name, notes = possible_splits(bench.corpus, plan, ("by_target", "unseen_both"))
+    book = bench.workbook(len(by_name) * len(plan.seeds) * (7 + 2 * len(LABELS)))
     table = Table(
         "transfer",
         "Held-out trials of a target that training did not have; labels are trials of that target "
@@ -40,11 +40,8 @@ def study_transfer(bench: Bench, plan: Plan) -> Findings:
         ("split", "model", "labels", *METRIC_COLUMNS),
     )
     curves = []
-    for name in names:
-        labelled = [
-            with_pool(bench.corpus, make_split(name, bench.corpus, seed, plan.share))
-            for seed in plan.seeds
-        ]
+    for name, splits in by_name.items():
+        labelled = [with_pool(bench.corpus, split) for split in splits]
         curve = Curve(
             f"transfer_{name}",
             f"Transfer, {name}",
@@ -59,7 +56,7 @@ def study_transfer(bench: Bench, plan: Plan) -> Findings:
                 (max(1.0, float(labels)), judged.intervals()["pca"])
             )
         curves.append(curve)
-    return Findings([table], curves)
+    return Findings([table], curves, notes)
 
 
 def _lines(labelled: list[Labelled]) -> list[tuple[str, int]]:

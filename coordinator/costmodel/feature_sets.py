@@ -1,0 +1,87 @@
+"""The descriptions of a program that cost models learn from, and which one a model is for.
+
+``stores`` are the values of TVM's feature extractor, a row a buffer store of the lowered program:
+what agents compute, and so what they can rank by. ``steps`` are a schedule's own steps
+(:mod:`coordinator.costmodel.steps`): they need no lowering, and are all that can be known of
+programs that this TVM cannot lower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, step_schema_digest
+from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.features import (
+    HARDWARE_FEATURES,
+    MAX_STORES,
+    PROGRAM_FEATURES_PER_STORE,
+    schema_digest,
+)
+
+if TYPE_CHECKING:
+    from coordinator.costmodel.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One way to describe a program as a sequence of tokens."""
+
+    name: str
+    token: str
+    """What a token is, in words."""
+    width: int
+    """Values a token; no two sets have equally many."""
+    most: int
+    """Tokens of one program a model looks at."""
+    schema: Callable[[], str]
+    """Gives 16 hex digits that name the meaning of every value, the hardware's included."""
+
+    def sized(self, config: ModelConfig) -> ModelConfig:
+        """Return a network's sizes with its inputs made for these features.
+
+        Relations of a program's values to the hardware's are of stores alone.
+        """
+        relations = config.relations and self is STORES
+        return replace(config, token_width=self.width, max_tokens=self.most, relations=relations)
+
+
+def _steps_schema() -> str:
+    schema = {"steps": step_schema_digest(), "hardware": HARDWARE_FEATURES}
+    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]
+
+
+STORES = FeatureSet("stores", "buffer store", PROGRAM_FEATURES_PER_STORE, MAX_STORES, schema_digest)
+STEPS = FeatureSet("steps", "schedule step", STEP_FEATURES, MAX_STEPS, _steps_schema)
+
+FEATURE_SETS: dict[str, FeatureSet] = {STORES.name: STORES, STEPS.name: STEPS}
+"""By name."""
+
+
+def feature_set(name: str) -> FeatureSet:
+    """Return the set of that name. Raises INVALID_ARGUMENT."""
+    if name not in FEATURE_SETS:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"there are no features {name!r}",
+            hint=f"There are {' and '.join(FEATURE_SETS)}.",
+        )
+    return FEATURE_SETS[name]
+
+
+def of_width(width: int) -> FeatureSet:
+    """Return the set whose tokens have so many values. Raises ValueError if there is none."""
+    for features in FEATURE_SETS.values():
+        if features.width == width:
+            return features
+    known = " or ".join(f"{features.width} ({name})" for name, features in FEATURE_SETS.items())
+    raise ValueError(f"its tokens have {width} values, not {known}")
+
+
+def of_schema(digest: str | None) -> FeatureSet | None:
+    """Return the set that a schema digest names, ``None`` where it is of another release."""
+    return next((known for known in FEATURE_SETS.values() if known.schema() == digest), None)

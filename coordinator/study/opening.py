@@ -1,0 +1,172 @@
+"""Opens whatever is a dataset, for every job that learns from one or judges by one.
+
+What lies there tells what it is: tables as ``tunefleet dataset export`` writes them, or TenSet's
+measure records, whose programs this TVM cannot lower and which therefore have schedule steps only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coordinator.costmodel.feature_sets import STEPS, STORES, FeatureSet
+from coordinator.dataset.reading import Refused
+from coordinator.dataset.schema import About
+from coordinator.dataset.tenset import MAX_NAMED
+from coordinator.study.corpus import Corpus, load_corpus
+from coordinator.study.provenance import about_dataset
+from coordinator.study.step_corpus import load_steps, load_tenset
+from tunefleet.errors import Reason, TuneFleetError
+
+Progress = Callable[[float, str], None]
+
+PER_TASK = 128
+"""Records of each task of TenSet's: those of one device then take 1.6 GB."""
+
+_DATABASE_FILES = ("database_workload.json", "database_tuning_record.json")
+
+
+@dataclass
+class Unusable:
+    """What was read and cannot be used: all of it counted, the first of it named."""
+
+    count: int = 0
+    named: list[dict[str, str]] = field(default_factory=list)
+    """``where`` (file and line, or the trial) and ``why``."""
+
+    def add(self, where: str, why: str) -> None:
+        """Count one, and name it if not too many are."""
+        self.count += 1
+        if len(self.named) < MAX_NAMED:
+            self.named.append({"where": where, "why": why})
+
+    def json(self) -> dict[str, Any]:
+        """Return it as results of jobs have it."""
+        return {"count": self.count, "named": self.named}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A dataset and what must be known of how it was read."""
+
+    corpus: Corpus
+    about: About
+    unusable: Unusable
+    sampled: bool = False
+    """Whether it is a part of what lies there: another part may share trials with it."""
+    notes: tuple[str, ...] = ()
+    """What people must know, in sentences."""
+
+    def told(self) -> list[str]:
+        """Return all that people must know, what cannot be used included."""
+        return [*self.notes, *unusable_lines(self.unusable)]
+
+
+def open_corpus(
+    place: Path,
+    features: FeatureSet | None = None,
+    *,
+    per_task: int | None = None,
+    progress: Progress | None = None,
+) -> Opened:
+    """Read a dataset.
+
+    Nothing is read while something is timed on this machine: its lock must not be held already.
+
+    Args:
+        place: a dataset's folder or file of trials; or of TenSet's files the ``dataset`` folder,
+            its ``measure_records``, a device's folder or one ``.json`` file.
+        features: by which its programs are to be described; by default stores, and steps where
+            there is nothing else.
+        per_task: of TenSet's records, how many of each task; other datasets are read whole.
+        progress: told the share read and what is being done.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, it is none or holds nothing that can be used;
+            INVALID_ARGUMENT, it has no such features, or is read whole.
+    """
+    if is_tenset(place):
+        return _open_tenset(place, features, PER_TASK if per_task is None else per_task, progress)
+    if per_task is not None:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{place} is read whole: a number of records per task is for TenSet's files",
+            hint="Leave it out, or make the dataset smaller with `tunefleet dataset prune`.",
+        )
+    features = features or STORES
+    about = about_dataset(place, features)
+    unusable = Unusable()
+
+    def refuse(row: Refused) -> None:
+        unusable.add(f"trial {row.name}", row.why)
+
+    load = load_corpus if features is STORES else load_steps
+    return Opened(load(place, progress, refuse), about, unusable)
+
+
+def is_tenset(place: Path) -> bool:
+    """Tell whether TenSet's measure records lie somewhere.
+
+    Raises:
+        TuneFleetError: DATASET_INVALID, a MetaSchedule database lies there.
+    """
+    if place.is_file():
+        return place.suffix == ".json"
+    if any(place.glob("*.parquet")):
+        return False
+    if all((place / name).is_file() for name in _DATABASE_FILES):
+        raise TuneFleetError(
+            Reason.DATASET_INVALID,
+            f"{place} is a MetaSchedule database, which does not say what measured it",
+            hint="Import it with `tunefleet dataset import --kind metaschedule` and export it, or "
+            "give `tunefleet model evaluate` its --kind, --device and --target.",
+        )
+    inner = place / "measure_records"
+    return inner.is_dir() or any(place.glob("*.json")) or any(place.glob("*/*.json"))
+
+
+def unusable_lines(unusable: Unusable) -> list[str]:
+    """Say what could not be used, line by line; nothing where all could."""
+    if not unusable.count:
+        return []
+    left = unusable.count - len(unusable.named)
+    return [
+        f"{unusable.count:,} of what was read could not be used:",
+        *(f"  {one['where']}: {one['why']}" for one in unusable.named),
+        *([f"  and {left:,} more"] if left else []),
+    ]
+
+
+def _open_tenset(
+    place: Path, features: FeatureSet | None, per_task: int, progress: Progress | None
+) -> Opened:
+    if features is not None and features is not STEPS:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{place} holds TenSet's records, which this TVM cannot lower: they have schedule "
+            f"steps, and no {features.name}",
+            hint="Use --features steps, or leave the option out.",
+        )
+    if per_task < 1:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT, f"{per_task} records of each task are too few; give 1 or more"
+        )
+    corpus, damage = load_tenset(place, per_task=per_task, progress=progress)
+    unusable = Unusable(
+        damage.broken,
+        [{"where": f"{one.file}, line {one.line}", "why": one.why} for one in damage.named],
+    )
+    told = (
+        f"TenSet's records: {len(corpus):,} of {damage.lines:,} lines, at most {per_task} of each "
+        f"of {len(corpus.arrays.group_keys):,} tasks. TenSet does not say what its devices are: "
+        "their hardware counts as unknown."
+    )
+    notes = [told]
+    if not corpus.networks:
+        notes.append("No network_info lies beside them: which networks they are of is not known.")
+    about = About(
+        description=f"A sample of TenSet's measure records, at most {per_task} of each task."
+    )
+    return Opened(corpus, about, unusable, sampled=True, notes=tuple(notes))
