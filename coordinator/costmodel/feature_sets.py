@@ -62,6 +62,11 @@ FEATURE_SETS: dict[str, FeatureSet] = {STORES.name: STORES, STEPS.name: STEPS}
 """By name."""
 
 
+def chosen_features(name: str | None) -> FeatureSet | None:
+    """Return the set that somebody named, if anybody did. Raises INVALID_ARGUMENT."""
+    return feature_set(name) if name else None
+
+
 def feature_set(name: str) -> FeatureSet:
     """Return the set of that name. Raises INVALID_ARGUMENT."""
     if name not in FEATURE_SETS:

@@ -222,4 +222,5 @@ def _interval(value: float, drawn: Floats) -> Interval:
         return Interval(value, np.nan, np.nan)
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.nanquantile(drawn - np.nanmean(drawn), [tail, 1 - tail])
-    return Interval(value, value + float(low), value + float(high))
+    # Rounding alone can put the quantiles of equal resamples on the wrong side of their mean.
+    return Interval(value, value + min(0.0, float(low)), value + max(0.0, float(high)))

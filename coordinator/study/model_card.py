@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coordinator.costmodel.feature_sets import STORES, feature_set
 from tunefleet.client.wording import duration, short_target
-from tunefleet.features import HARDWARE_FEATURES, MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.features import HARDWARE_FEATURES
 from tunefleet.model_files import ABOUT_FILE, CHECKPOINT_FILE, ONNX_FILE
 
 _METRICS = {
@@ -17,14 +18,14 @@ _METRICS = {
     "top5": "best latency over the best among the five best-scored",
 }
 
-_WHAT = f"""Orders candidate schedules of one tensor program for one CPU, given `features`
-[B, L, {PROGRAM_FEATURES_PER_STORE}] (a row a buffer store, L at most {MAX_STORES}), `mask` [B, L]
-and `hardware` [B, {len(HARDWARE_FEATURES)}] (what the device is and measured of itself, NaN where
-unknown), all raw: normalisation is part of the graph. `score` is higher for faster programs, and
-`spread` says how far the heads of its ensemble disagree. Scores compare candidates of one task on
-one device, and mean nothing beyond."""
+_WHAT = f"""Orders candidate schedules of one tensor program for one device, given `features`
+[B, L, {{width}}] (a row a {{token}}, L at most {{most}}), `mask` [B, L] and `hardware`
+[B, {len(HARDWARE_FEATURES)}] (what the device is and measured of itself, NaN where unknown), all
+raw: normalisation is part of the graph. `score` is higher for faster programs, and `spread` says
+how far the heads of its ensemble disagree. Scores compare candidates of one task on one device,
+and mean nothing beyond."""
 
-_FILES = f"""`{ONNX_FILE}` is what agents rank with, `{CHECKPOINT_FILE}` what training goes on from
+_FILES = f"""`{ONNX_FILE}` is what {{ranks}} with, `{CHECKPOINT_FILE}` what training goes on from
 (`tunefleet model train --from`), `{ABOUT_FILE}` holds this page's figures for programs."""
 
 _HELD_OUT = """One candidate in five, chosen by its hash, is never learned from, by this model or
@@ -32,10 +33,18 @@ any that is fine-tuned from it. The figures are of those: other candidates of ta
 On workloads and devices that it has not met it does worse; `tunefleet study` tells how much. In
 brackets are 95 % intervals from resampling workloads."""
 
-_LIMITS = """It knows CPUs alone, and predicts an order, not a latency. What it was not trained on
-(operators, targets, caches and cores unlike those above) it ranks by likeness. It has seen
-schedules from MetaSchedule's design space only. Whoever tunes with it measures what it picks, so
-that a bad guess costs time and never correctness."""
+_LIMITS = """It predicts an order, not a latency. What it was not trained on
+(operators, targets, caches and cores unlike those above) it ranks by likeness. {seen}
+Whoever tunes with it measures what it picks, so that a bad guess costs time and never
+correctness."""
+
+
+_SEEN = {
+    "stores": "It knows CPUs alone, and schedules from MetaSchedule's design space only.",
+    "steps": "Agents cannot rank with it: they compute the values of buffer stores. It knows only "
+    "how a schedule was made, not what came of it, and schedules of no other tuner than those "
+    "above.",
+}
 
 
 def model_card(about: Mapping[str, Any], command: str) -> str:
@@ -46,6 +55,8 @@ def model_card(about: Mapping[str, Any], command: str) -> str:
         command: that makes the model again.
     """
     training, data = about["training"], about["dataset"]
+    features = feature_set(about["features"])
+    ranks = "agents rank" if features is STORES else "one ranks"
     parent = about["parent"]
     effort = (
         f"{training['steps']:,} steps with seed {training['config']['seed']} in "
@@ -55,17 +66,19 @@ def model_card(about: Mapping[str, Any], command: str) -> str:
     )
     parts = [
         f"# {about['name']}: a cost model for tensor programs",
-        _WHAT,
+        _WHAT.format(width=features.width, token=features.token, most=features.most),
         f"It is TuneFleet's attention model with {about['parameters']:,} parameters, for feature "
         f"schema `{about['feature_schema']}`, trained by TuneFleet {about['release']}"
         + (f", on from the model {parent['name']}." if parent else ", from scratch."),
-        _FILES,
+        _FILES.format(ranks=ranks),
         "## What it learned from",
         f"{data['name']} (digest `{data['digest']}`): {training['rows_trained']:,} of "
         f"{data['trials']:,} trials of {data['workloads']:,} workloads, for "
         + ", ".join(f"`{short_target(target)}`" for target in data["targets"])
         + ".",
         *([f"> {data['description']}"] if data["description"] else []),
+        *data["notes"],
+        *_unusable(data["unusable"]),
         *_earlier(about),
         "## How",
         f"```\n{command}\n```",
@@ -75,11 +88,17 @@ def model_card(about: Mapping[str, Any], command: str) -> str:
         _HELD_OUT,
         *_short_lists(about["held_out"]),
         "## Limits",
-        _LIMITS,
+        _LIMITS.format(seen=_SEEN[features.name]),
         "## Licence",
         f"That of the data: {data['licence'] or 'none was named'}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _unusable(unusable: Mapping[str, Any]) -> list[str]:
+    if not unusable["count"]:
+        return []
+    return [f"{unusable['count']:,} of what was read could not be used and is left out."]
 
 
 def _short_lists(held_out: Mapping[str, float] | None) -> list[str]:

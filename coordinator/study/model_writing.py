@@ -20,15 +20,14 @@ from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.export import ExportError, export
 from coordinator.costmodel.onnx_model import OnnxModel
 from coordinator.costmodel.train import TrainConfig, TrainedModel
-from coordinator.dataset.schema import About
 from coordinator.study.corpus import Corpus
 from coordinator.study.evaluation import Evaluation, evaluate
 from coordinator.study.figures import figures
 from coordinator.study.model_card import model_card
 from coordinator.study.model_folder import learned_from, read_about
+from coordinator.study.opening import Opened
 from tunefleet import __version__
 from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.features import schema_digest
 from tunefleet.machine_lock import MachineLock
 from tunefleet.model_files import ABOUT_FILE, CARD_FILE, CHECKPOINT_FILE, FORMAT, ONNX_FILE
 
@@ -42,13 +41,17 @@ class Training:
 
     spec: Mapping[str, Any]
     """Of the training job."""
-    corpus: Corpus
-    data: About
+    opened: Opened
     parent: Checkpoint | None
     config: TrainConfig
     trained: TrainedModel
     processes: int
     seconds: float
+
+    @property
+    def corpus(self) -> Corpus:
+        """Return what was learned from, held-out trials included."""
+        return self.opened.corpus
 
     @property
     def out_dir(self) -> Path:
@@ -75,7 +78,7 @@ def write_model(
     progress(0.0, "exporting")
     onnx_max_diff = _export(training, work)
     corpus = training.corpus
-    scores = OnnxModel(work / ONNX_FILE, training.config.threads).scores(
+    scores = OnnxModel(work / ONNX_FILE, training.config.threads, (corpus.features,)).scores(
         corpus.arrays,
         np.arange(len(corpus)),
         lambda share, message: progress(_EXPORTED + (1 - _EXPORTED) * share, message),
@@ -88,7 +91,8 @@ def write_model(
         "name": training.out_dir.name,
         "release": __version__,
         "created_unix_s": time.time(),
-        "feature_schema": schema_digest(),
+        "features": corpus.features.name,
+        "feature_schema": corpus.features.schema(),
         "parameters": sum(p.numel() for p in training.trained.model.parameters()),
         "files": {
             file: {"sha256": _sha256(work / file), "size_bytes": (work / file).stat().st_size}
@@ -150,8 +154,10 @@ def _dataset(training: Training) -> dict[str, Any]:
         "trials": len(corpus),
         "workloads": len(corpus.workloads),
         "targets": list(corpus.targets),
-        "licence": training.data.licence,
-        "description": training.data.description,
+        "licence": training.opened.about.licence,
+        "description": training.opened.about.description,
+        "notes": list(training.opened.notes),
+        "unusable": training.opened.unusable.json(),
     }
 
 
@@ -200,9 +206,9 @@ def _command(spec: Mapping[str, Any]) -> str:
     parts += ["--out", Path(spec["out_dir"]).name]
     if spec.get("parent"):
         parts += ["--from", Path(spec["parent"]).name]
-    for option in ("seed", "threads", "epochs"):
+    for option in ("features", "per_task", "seed", "threads", "epochs"):
         if spec.get(option) is not None:
-            parts += [f"--{option}", str(spec[option])]
+            parts += [f"--{option.replace('_', '-')}", str(spec[option])]
     return shlex.join(parts)
 
 

@@ -59,10 +59,6 @@ class Opened:
     notes: tuple[str, ...] = ()
     """What people must know, in sentences."""
 
-    def told(self) -> list[str]:
-        """Return all that people must know, what cannot be used included."""
-        return [*self.notes, *unusable_lines(self.unusable)]
-
 
 def open_corpus(
     place: Path,
@@ -125,18 +121,6 @@ def is_tenset(place: Path) -> bool:
         )
     inner = place / "measure_records"
     return inner.is_dir() or any(place.glob("*.json")) or any(place.glob("*/*.json"))
-
-
-def unusable_lines(unusable: Unusable) -> list[str]:
-    """Say what could not be used, line by line; nothing where all could."""
-    if not unusable.count:
-        return []
-    left = unusable.count - len(unusable.named)
-    return [
-        f"{unusable.count:,} of what was read could not be used:",
-        *(f"  {one['where']}: {one['why']}" for one in unusable.named),
-        *([f"  and {left:,} more"] if left else []),
-    ]
 
 
 def _open_tenset(

@@ -3,7 +3,8 @@
 Spec (those marked * may be left out)::
 
     {"place": dataset's folder or file, "out_dir": folder for the model, "parent"*: folder of the
-     model to go on from, "seed"*: int, "threads"*: int, "epochs"*: int}
+     model to go on from, "features"*: "stores" or "steps", "per_task"*: int, records of each task
+     of TenSet's, "seed"*: int, "threads"*: int, "epochs"*: int}
 
 The folder gets the files of ``tunefleet.model_files`` when all is done. Until then it keeps the
 state of the training, and a job with the same spec goes on from there.
@@ -28,8 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coordinator.costmodel.feature_sets import STEPS, STORES, FeatureSet, chosen_features
 from coordinator.models.job import Progress, run_job
-from coordinator.study.provenance import about_dataset
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.model_files import CHECKPOINT_FILE
 
@@ -56,17 +57,27 @@ def train_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     # torch and what needs it: seconds.
     from coordinator.costmodel.team import join_team  # noqa: PLC0415
     from coordinator.costmodel.train import fit  # noqa: PLC0415
-    from coordinator.study.corpus import load_corpus  # noqa: PLC0415
     from coordinator.study.model_writing import Training, write_model  # noqa: PLC0415
+    from coordinator.study.opening import is_tenset, open_corpus  # noqa: PLC0415
 
     place, out_dir = Path(spec["place"]), Path(spec["out_dir"])
     began = time.monotonic()
     _check_free(out_dir)
     parent = _parent(spec)
-    about_data = about_dataset(place)
+    features = chosen_features(spec.get("features"))
+    if features is None:
+        usual = parent.features if parent else STORES
+        features = STEPS if is_tenset(place) else usual
+    _check_fits(spec, parent, features)
     with join_team() as team:
-        corpus = load_corpus(place, _part(progress, 0.0, _READ))
-        config = _config(spec)
+        opened = open_corpus(
+            place,
+            features,
+            per_task=spec.get("per_task"),
+            progress=_part(progress, 0.0, _READ),
+        )
+        corpus = opened.corpus
+        config = _config(spec, features)
         work = out_dir / _WORK
         work.mkdir(parents=True, exist_ok=True)
         with _stoppable() as stopped:
@@ -85,8 +96,7 @@ def train_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             return {}
         training = Training(
             spec=spec,
-            corpus=corpus,
-            data=about_data,
+            opened=opened,
             parent=parent,
             config=config,
             trained=trained,
@@ -126,12 +136,28 @@ def _parent(spec: Mapping[str, Any]) -> Checkpoint | None:
     return checkpoint
 
 
-def _config(spec: Mapping[str, Any]) -> TrainConfig:
+def _check_fits(spec: Mapping[str, Any], parent: Checkpoint | None, features: FeatureSet) -> None:
+    """Make sure that a model goes on with the features it is for."""
+    if parent is not None and parent.features is not features:
+        raise TuneFleetError(
+            Reason.MODEL_INVALID,
+            f"cannot go on from {spec['parent']}: it ranks by {parent.features.name}, and "
+            f"{features.name} are what it would learn from",
+            hint="Train a new model, without --from, or give a dataset that has its features.",
+        )
+
+
+def _config(spec: Mapping[str, Any], features: FeatureSet) -> TrainConfig:
     from coordinator.study.rankers.attention import LABORATORY  # noqa: PLC0415 (torch)
 
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = spec.get("threads") or max(1, len(os.sched_getaffinity(0)) // processes)
-    config = replace(LABORATORY, seed=int(spec.get("seed") or 0), threads=int(threads))
+    config = replace(
+        LABORATORY,
+        model=features.sized(LABORATORY.model),
+        seed=int(spec.get("seed") or 0),
+        threads=int(threads),
+    )
     epochs = spec.get("epochs")
     if epochs is None:
         return config

@@ -67,8 +67,22 @@ def rows(*, upside_down: bool = False) -> RowArrays:
     )
 
 
-def write_dataset(folder: Path, workloads: int = 6, per_task: int = 20) -> Path:
-    """Write a dataset whose programs are slower the larger the values of their features.
+def trace(number: int) -> str:
+    """Make the trace of a schedule that splits a loop by the number."""
+    instructions = [
+        ["GetSBlock", [], ["matmul", "main"], ["b0"]],
+        ["GetLoops", ["b0"], [], ["l1", "l2"]],
+        ["SamplePerfectTile", ["l1"], [2, 64], ["v3", "v4"]],
+        ["Split", ["l1", "v3", "v4"], [True, False], ["l5", "l6"]],
+    ]
+    return json.dumps([instructions, [[2, [number, 4]]]])
+
+
+def write_dataset(
+    folder: Path, workloads: int = 6, per_task: int = 20, *, without_features: bool = False
+) -> Path:
+    """Write a dataset whose programs are slower the larger the values of their features, and the
+    larger the tile in their trace.
 
     Every fifth trial is held out, as in the store.
     """
@@ -78,7 +92,8 @@ def write_dataset(folder: Path, workloads: int = 6, per_task: int = 20) -> Path:
         for workload in range(workloads):
             key = replace(KEY, workload=f"{workload:016x}")
             for number in range(1, per_task + 1):
-                made = trial(100 * workload + number, features=features(number))
+                described = None if without_features else features(number)
+                made = trial(100 * workload + number, features=described, trace=trace(number))
                 sources = {f"net-{workload % 3}": 1 + workload}
                 record = TrialRecord(key, "id-pi4", "c-1", "conv2d", sources, made)
                 table.add(trial_row(record, PROFILE.to_json()))

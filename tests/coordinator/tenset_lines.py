@@ -53,3 +53,40 @@ def write(place: Path, records: Sequence[dict[str, Any] | str]) -> Path:
     lines = [item if isinstance(item, str) else json.dumps(item) for item in records]
     place.write_text("".join(line + "\n" for line in lines))
     return place
+
+
+def write_tenset(
+    place: Path,
+    *,
+    tasks: int = 8,
+    per_task: int = 15,
+    devices: Sequence[str] = ("platinum-8272", "e5-2673"),
+    broken: Sequence[str] = (),
+) -> Path:
+    """Write a ``dataset`` folder: programs are slower the larger the limit of their unrolling.
+
+    Workload ``n`` is of the network ``net_N`` with N = n modulo 4; the first file of the first
+    device ends with the broken lines.
+    """
+    info = place / "network_info"
+    info.mkdir(parents=True)
+    keys = [json.dumps([GRAPH, 1, 8 * (task + 1), 64]) for task in range(tasks)]
+    for number in range(4):
+        name = f"((net_{number},[(1,3,224,224)]),llvm).task.pkl"
+        (info / name).write_text("\0".join(keys[number::4]))
+    for device in devices:
+        for task, key in enumerate(keys):
+            lines: list[Any] = [
+                record(
+                    tiled(unroll=n),
+                    key=key,
+                    target=TARGET.replace("platinum-8272", device),
+                    costs=[0.001 * (n + 1 + task), 0.001 * (n + 1 + task) * 1.01],
+                )
+                for n in range(per_task)
+            ]
+            if device == devices[0] and task == 0:
+                lines += broken
+            file = f"([{GRAPH},{task}],llvm).json"
+            write(place / "measure_records" / device / file, lines)
+    return place

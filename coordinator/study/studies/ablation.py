@@ -68,8 +68,9 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
     if bench.corpus.features is not STORES:
         left_out = [variant for variant in variants if variant in OF_STORES]
         variants = tuple(variant for variant in variants if variant not in OF_STORES)
+        name = bench.corpus.features.name
         notes += [
-            f"The variant {variant!r} is left out: the model has none of {bench.corpus.features.name}."
+            f"The variant {variant!r} is left out: of {name} the model has none."
             for variant in left_out
         ]
     if not variants:

@@ -101,8 +101,8 @@ def run_study(
         name: of the study.
         place: a dataset.
         folder: where results go; made if missing.
-        options: ``seeds``, ``splits``, ``models``, ``share`` and ``threads``, as the coordinator's
-            study job takes them; what is ``None`` is left to it.
+        options: ``seeds``, ``splits``, ``models``, ``share``, ``features``, ``per_task`` and
+            ``threads``, as the coordinator's study job takes them; what is ``None`` is left to it.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -127,6 +127,8 @@ def train_model(
     seed: int,
     threads: int | None,
     epochs: int | None,
+    features: str | None = None,
+    per_task: int | None = None,
     activity: Activity | None = None,
 ) -> dict[str, Any]:
     """Train a cost model from a folder or file.
@@ -138,6 +140,8 @@ def train_model(
         seed: of everything random, at least 0.
         threads: by default as many as there are cores.
         epochs: passes over the dataset; by default what its size calls for.
+        features: ``stores`` or ``steps``; by default what agents rank by, where there are such.
+        per_task: records to read of each task of TenSet's files.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -156,6 +160,8 @@ def train_model(
         "seed": seed,
         "threads": threads,
         "epochs": epochs,
+        "features": features,
+        "per_task": per_task,
     }
     return _run("coordinator.study.train_job", spec, activity)
 
@@ -167,6 +173,8 @@ def evaluate_models(
     rows: str,
     only: Path | None = None,
     per_task: bool = False,
+    features: str | None = None,
+    sample: int | None = None,
     activity: Activity | None = None,
 ) -> dict[str, Any]:
     """Judge one cost model, or two beside each other, on a folder or file.
@@ -177,6 +185,8 @@ def evaluate_models(
         rows: ``auto``, ``all`` or ``held_out``, as the coordinator's evaluation job takes it.
         only: file with the names of the trials to judge.
         per_task: tell of each task too.
+        features: ``stores`` or ``steps``, which the models must be for; by default any.
+        sample: records to read of each task of TenSet's files.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -201,6 +211,8 @@ def evaluate_models(
         "rows": rows,
         "only": None if only is None else str(only.absolute()),
         "per_task": per_task,
+        "features": features,
+        "sample": sample,
     }
     return _run("coordinator.study.evaluate_job", spec, activity)
 

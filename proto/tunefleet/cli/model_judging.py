@@ -14,15 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from tunefleet.cli.dataset import DatasetFormat
+from tunefleet.cli.dataset_options import ModelFeaturesOption, PlaceArgument, SampleOption
 from tunefleet.cli.options import DEFAULT_LISTEN, CoordinatorOption, FormatOption, OutputFormat
 from tunefleet.errors import Reason, TuneFleetError
 
 _MODEL_HELP = "A model's folder, an ONNX file, or a version of the coordinator's."
-_DATASET_HELP = "A dataset's folder, or a file with trials."
-
-DatasetArgument = Annotated[
-    Path, typer.Argument(metavar="DATASET", help=_DATASET_HELP, show_default=False)
-]
 KindOption = Annotated[
     DatasetFormat,
     typer.Option(
@@ -61,12 +57,14 @@ HeldOutOption = Annotated[
 def evaluate(
     *,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=_MODEL_HELP, show_default=False)],
-    place: DatasetArgument,
+    place: PlaceArgument,
     every: AllOption = False,
     held_out: HeldOutOption = False,
     per_task: Annotated[
         bool, typer.Option("--per-task", help="Also list how well each task is ranked.")
     ] = False,
+    features: ModelFeaturesOption = None,
+    sample: SampleOption = None,
     dataset_format: KindOption = DatasetFormat.PARQUET,
     device: DeviceOption = "",
     target: TargetOption = "",
@@ -79,6 +77,8 @@ def evaluate(
     only trials that were held out are judged. Figures come with 95 % intervals from
     resampling workloads. A coordinator is needed for its own versions and for
     MetaSchedule databases, which it imports and whose features an agent computes.
+    A model says itself which features it is for; one for schedule steps also takes
+    TenSet's files (its dataset folder, measure_records, a device's folder or one file).
 
     \bExamples:
       $ tunefleet model evaluate my-model my-trials --per-task
@@ -92,7 +92,8 @@ def evaluate(
     from tunefleet.cli.output import make_console, print_json
 
     judging = _Judging(place, dataset_format, device, target, coordinator, output_format)
-    result = judging.run([model], rows=_rows(every, held_out), per_task=per_task)
+    judged_by = {"features": features, "sample": sample}
+    result = judging.run([model], rows=_rows(every, held_out), per_task=per_task, **judged_by)
     if output_format is OutputFormat.JSON:
         print_json(result)
     else:
@@ -105,9 +106,11 @@ def compare(
     second: Annotated[
         str, typer.Argument(metavar="B", help="What A is compared with.", show_default=False)
     ],
-    place: DatasetArgument,
+    place: PlaceArgument,
     every: AllOption = False,
     held_out: HeldOutOption = False,
+    features: ModelFeaturesOption = None,
+    sample: SampleOption = None,
     dataset_format: KindOption = DatasetFormat.PARQUET,
     device: DeviceOption = "",
     target: TargetOption = "",
@@ -117,7 +120,8 @@ def compare(
     """Rank the trials of DATASET by two models, and tell whether A is ahead of B.
 
     \bBoth are judged on the same tasks, and the difference has an interval of its own:
-    it is often narrower than those of the two figures let one think.
+    it is often narrower than those of the two figures let one think. One may rank by
+    buffer stores and the other by schedule steps: they see the same trials.
 
     \bExamples:
       $ tunefleet model compare my-model base my-trials
@@ -129,7 +133,8 @@ def compare(
     from tunefleet.cli.output import make_console, print_json
 
     judging = _Judging(place, dataset_format, device, target, coordinator, output_format)
-    result = judging.run([first, second], rows=_rows(every, held_out))
+    judged_by = {"features": features, "sample": sample}
+    result = judging.run([first, second], rows=_rows(every, held_out), **judged_by)
     if output_format is OutputFormat.JSON:
         print_json(result)
     else:
@@ -157,8 +162,8 @@ class _Judging:
     def _is_database(self) -> bool:
         return self.dataset_format is DatasetFormat.METASCHEDULE
 
-    def run(self, models: Sequence[str], *, rows: str, per_task: bool = False) -> dict[str, Any]:
-        """Find models and dataset, and judge."""
+    def run(self, models: Sequence[str], **options: Any) -> dict[str, Any]:
+        """Find models and dataset, and judge; options as ``evaluate_models`` takes them."""
         from tunefleet.cli.local_jobs import evaluate_models
         from tunefleet.cli.model_inputs import Database, found_model, stored_database
         from tunefleet.cli.output import make_console
@@ -175,9 +180,7 @@ class _Judging:
                     stored_database(database, self.coordinator, console)
                 )
             bar = stack.enter_context(ActivityBar(console))
-            return evaluate_models(
-                files, place, rows=rows, only=only, per_task=per_task, activity=bar.advance
-            )
+            return evaluate_models(files, place, only=only, activity=bar.advance, **options)
 
 
 def _rows(every: bool, held_out: bool) -> str:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tunefleet.cli.dataset_options import reading_text
 from tunefleet.cli.tables import details, make_table
 from tunefleet.client.wording import latency, short_target
 
@@ -20,6 +21,7 @@ FIGURES = {
     "top5": ("top-5", "best latency over the best among the five best-scored"),
 }
 """Names and meanings of what models are judged by."""
+_RANKS_BY = {"stores": "buffer stores", "steps": "schedule steps"}
 _VERDICT_STYLES = {"ahead": "green", "behind": "red"}
 _SOURCES_SHOWN = 3
 
@@ -35,6 +37,7 @@ def training_sheet(result: Mapping[str, Any]) -> RenderableType:
         ("model", result["name"]),
         ("goes on from", parent["name"] if parent else "nothing"),
         ("learned from", learned_from),
+        ("ranks by", _RANKS_BY[result["features"]]),
         ("steps", f"{training['steps']:,}"),
         ("ONNX against torch", f"{result['onnx_max_diff']:.1e} at the most"),
     )
@@ -42,7 +45,7 @@ def training_sheet(result: Mapping[str, Any]) -> RenderableType:
     for name, (label, meaning) in FIGURES.items():
         cells = [_figure(result[of].get(name)) for of in ("metrics", "metrics_trained")]
         table.add_row(label, *cells, meaning)
-    return Group(about, Text(), table)
+    return Group(about, Text(), table, reading_text(data["notes"], data["unusable"]))
 
 
 def evaluation_sheet(result: Mapping[str, Any]) -> RenderableType:
@@ -52,7 +55,7 @@ def evaluation_sheet(result: Mapping[str, Any]) -> RenderableType:
     for name, (label, meaning) in FIGURES.items():
         table.add_row(label, _figure(model["metrics"][name]), meaning)
     tasks = [_tasks(model["tasks"])] if "tasks" in model else []
-    return Group(_judged(result), Text(), table, *tasks, _notes(result["notes"]))
+    return Group(_judged(result), Text(), table, *tasks, _notes(result))
 
 
 def comparison_sheet(result: Mapping[str, Any]) -> RenderableType:
@@ -67,7 +70,7 @@ def comparison_sheet(result: Mapping[str, Any]) -> RenderableType:
             _figure(result["difference"][name], signed=True),
             Text(verdict, style=_VERDICT_STYLES.get(verdict, "")),
         )
-    return Group(_judged(result), Text(), table, Text(headline(result)), _notes(result["notes"]))
+    return Group(_judged(result), Text(), table, Text(headline(result)), _notes(result))
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -90,7 +93,9 @@ def _judged(result: Mapping[str, Any]) -> Table:
         f"{judged['trials']:,} trials ({which}) of {judged['tasks']:,} tasks, "
         f"{judged['workloads']:,} workloads"
     )
+    by = ", ".join(f"{m['name']} by {_RANKS_BY[m['features']]}" for m in result["models"])
     return details(
+        ("ranked", by),
         ("dataset", f"{data['name']}, {data['trials']:,} trials"),
         ("judged by", judged_by),
         ("targets", ", ".join(short_target(target) for target in data["targets"])),
@@ -114,8 +119,8 @@ def _tasks(tasks: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _notes(notes: Sequence[str]) -> Text:
-    return Text("\n".join(notes), style="yellow")
+def _notes(result: Mapping[str, Any]) -> Text:
+    return reading_text(result["notes"], result["unusable"])
 
 
 def _figure(figure: Mapping[str, float | None] | None, *, signed: bool = False) -> str:

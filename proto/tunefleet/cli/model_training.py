@@ -10,18 +10,14 @@ from typing import Annotated
 
 import typer
 
+from tunefleet.cli.dataset_options import FeaturesOption, PerTaskOption, PlaceArgument
 from tunefleet.cli.options import FormatOption, OutputFormat
 from tunefleet.errors import Reason, TuneFleetError
 
 
 def train(
     *,
-    place: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET", help="A dataset's folder, or a file with trials.", show_default=False
-        ),
-    ],
+    place: PlaceArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -40,6 +36,8 @@ def train(
             show_default=False,
         ),
     ] = None,
+    features: FeaturesOption = None,
+    per_task: PerTaskOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads, by default all.")
@@ -59,11 +57,14 @@ def train(
 
     \bNo coordinator is needed. One trial in five is never learned from; the model is judged
     by those. Ctrl-C loses nothing: the same command goes on where it was. The same command
-    on the same machine makes the same model. `tunefleet model promote DIR` puts it in use.
+    on the same machine makes the same model. `tunefleet model promote DIR` puts it in use,
+    unless it ranks by schedule steps, which agents do not. TenSet's files (its dataset folder,
+    measure_records, a device's folder or one file) have steps only.
 
     \bExamples:
       $ tunefleet model train my-trials --out my-model
       $ tunefleet model train new-trials --from my-model --out my-model-2 --seed 1
+      $ tunefleet model train tenset/dataset --out tenset-model --per-task 64
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
@@ -81,6 +82,8 @@ def train(
                 place,
                 out,
                 parent=parent,
+                features=features,
+                per_task=per_task,
                 seed=seed,
                 threads=threads,
                 epochs=epochs,

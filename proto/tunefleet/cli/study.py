@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tunefleet.cli.dataset_options import FeaturesOption, PerTaskOption, PlaceArgument
 from tunefleet.cli.options import FormatOption, OutputFormat
 
 STUDIES = {
@@ -31,12 +32,7 @@ def study(
     name: Annotated[
         str, typer.Argument(metavar="STUDY", help="One of those below.", show_default=False)
     ],
-    place: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATASET", help="A dataset's folder, or a file with trials.", show_default=False
-        ),
-    ],
+    place: PlaceArgument,
     out: Annotated[
         Path,
         typer.Option(
@@ -70,6 +66,8 @@ def study(
     share: Annotated[
         float, typer.Option(min=0.01, max=0.9, metavar="SHARE", help="Share that is held out.")
     ] = 0.2,
+    features: FeaturesOption = None,
+    per_task: PerTaskOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads, by default all.")
     ] = None,
@@ -78,12 +76,15 @@ def study(
     """Train models on a part of DATASET, judge them on the rest, and write down what is found.
 
     \bNo coordinator is needed. Every figure comes with a 95 % interval from resampling
-    workloads. Ctrl-C loses nothing: the same command goes on where it was.
+    workloads. Ctrl-C loses nothing: the same command goes on where it was. TenSet's files
+    (its dataset folder, measure_records, a device's folder or one file) are read as schedule
+    steps, and what of them cannot be used is named.
 
     \bExamples:
       $ tunefleet study splits my-trials
       $ tunefleet study pruning my-trials --model combined --model random
       $ tunefleet study transfer my-trials --split unseen_both --seeds 5 --format json
+      $ tunefleet study splits tenset/dataset/measure_records/e5-2673 --per-task 64
 
     With --format json, progress goes to stderr and one JSON object to stdout.
 
@@ -103,6 +104,8 @@ def study(
         "splits": split or [],
         "models": model or [],
         "share": share,
+        "features": features,
+        "per_task": per_task,
         "threads": threads,
     }
     with ActivityBar(console) as bar:

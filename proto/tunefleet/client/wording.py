@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 _BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -80,3 +82,19 @@ def _three_digits(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def unusable_lines(unusable: Mapping[str, Any]) -> list[str]:
+    """Say what of a dataset could not be used, line by line; nothing where all could.
+
+    Args:
+        unusable: ``count``, and ``named`` with ``where`` and ``why`` of the first of them.
+    """
+    count, named = unusable["count"], unusable["named"]
+    if not count:
+        return []
+    return [
+        f"{count:,} of what was read could not be used:",
+        *(f"  {one['where']}: {one['why']}" for one in named),
+        *([f"  and {count - len(named):,} more"] if count > len(named) else []),
+    ]
