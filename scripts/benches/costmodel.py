@@ -13,8 +13,13 @@ that are not tested; ``..._attention_0`` is the same model without them on the s
 the largest share of the training trials removed at which PCA's interval still covers the whole
 set's.
 
-``speed``: ``rank_2560_s`` (2,560 candidates in onnxruntime on one core, features given) and
-``rank_ratio_vs_xgb`` (XGBoost's predict on the same candidates over it, pooled features given).
+``speed``, all on one core: ``rank_2560_s`` (2,560 candidates in onnxruntime, features given),
+``rank_ratio_vs_xgb`` (XGBoost's predict on the same candidates over it, pooled features given) and
+``rank_steps_2560_s`` (the same candidates as schedule steps, by an untrained model of the same
+sizes, steps given); and what preparing candidates of one network's convolution takes:
+``features_stores_s_per_1000`` (TVM's extractor on scheduled programs, as agents run it),
+``features_steps_s_per_1000`` (from a trace's text) and ``apply_s_per_1000`` (a trace made into a
+scheduled program, which stores need and steps do not).
 
 ``parity``: ``onnx_torch_max_diff`` over every record and ``onnx_torch_discordant``, the share of
 neighbouring pairs within a task that the two order differently.
@@ -41,6 +46,8 @@ _REPEATS = 7
 _METRICS = ("pca", "top1", "top5")
 _TARGET_SPLITS = ("by_target", "unseen_both")
 _LABELS = 128
+_INPUTS = ("features", "mask", "hardware")
+"""Of a cost model's ONNX file."""
 
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
@@ -143,9 +150,11 @@ def _speed(bench: Any, _plan: Any) -> dict[str, Figure]:
 
     from agent.search.ranker import Ranker  # noqa: PLC0415
     from coordinator.study.rankers.pooled import TreeConfig, TreeRanker, pool  # noqa: PLC0415
+    from scripts.benches.preparing import preparing_figures  # noqa: PLC0415
 
     arrays = bench.corpus.arrays
     rows = np.resize(np.random.default_rng(0).permutation(len(arrays)), _CANDIDATES)
+    rank_steps = _steps_ranking(bench, rows)
     programs = [
         arrays.features[arrays.first_store[row] : arrays.first_store[row] + arrays.stores[row]]
         for row in rows
@@ -159,34 +168,58 @@ def _speed(bench: Any, _plan: Any) -> dict[str, Figure]:
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
-        ours, theirs = [], []
+        ours, theirs, by_steps = [], [], []
         for _ in range(_REPEATS):
             ours.append(_timed(lambda: ranker.rank(programs, hardware)))
+            by_steps.append(_timed(rank_steps))
             theirs.append(_timed(lambda: trees.booster.predict(xgboost.DMatrix(pooled, nthread=1))))
+        preparing = preparing_figures(bench.place)
     finally:
         os.sched_setaffinity(0, allowed)
     return {
         "rank_2560_s": figure(ours),
         "rank_ratio_vs_xgb": figure([b / a for a, b in zip(ours, theirs, strict=True)]),
+        "rank_steps_2560_s": figure(by_steps),
+        **preparing,
     }
+
+
+def _steps_ranking(bench: Any, rows: Any) -> Callable[[], object]:
+    """Make what ranks candidates by their steps, all at once, as agents rank by stores."""
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    from coordinator.costmodel.feature_sets import STEPS  # noqa: PLC0415
+    from coordinator.costmodel.model import CostModel  # noqa: PLC0415
+    from coordinator.study.step_corpus import step_arrays  # noqa: PLC0415
+
+    note("costmodel: reading schedule steps")
+    numbers, of_row = np.unique(rows, return_inverse=True)
+    arrays = step_arrays(bench.place, bench.corpus.take(numbers))
+    model = CostModel(STEPS.sized(_base().config))
+    some = (torch.from_numpy(part) for part in arrays.padded(np.arange(len(numbers))))
+    model.normaliser.fit(*some)
+    session = _session(_exported(model, bench.folder, "steps.onnx"), threads=1)
+
+    def rank() -> object:
+        inputs = dict(zip(_INPUTS, arrays.padded(of_row), strict=True))
+        return session.run(["score", "spread"], inputs)
+
+    return rank
 
 
 def _parity(bench: Any, _plan: Any) -> dict[str, Figure]:
     import numpy as np  # noqa: PLC0415
-    import onnxruntime  # noqa: PLC0415
 
     from coordinator.costmodel.train import score  # noqa: PLC0415
 
     arrays = bench.corpus.arrays
     model = _base()
-    session = onnxruntime.InferenceSession(
-        _exported(model, bench.folder).read_bytes(), providers=["CPUExecutionProvider"]
-    )
+    session = _session(_exported(model, bench.folder))
     found = np.zeros(len(arrays))
-    names = ("features", "mask", "hardware")
     for start in range(0, len(arrays), 512):
         rows = np.arange(start, min(start + 512, len(arrays)))
-        inputs = dict(zip(names, arrays.padded(rows), strict=True))
+        inputs = dict(zip(_INPUTS, arrays.padded(rows), strict=True))
         found[rows] = session.run(["score"], inputs)[0]
     wanted = score(model, arrays)
     order = np.lexsort((wanted, arrays.group))
@@ -205,11 +238,22 @@ def _base() -> Any:
     return base_checkpoint().build()
 
 
-def _exported(model: Any, folder: Path) -> Path:
+def _exported(model: Any, folder: Path, name: str = "model.onnx") -> Path:
     from coordinator.costmodel.export import export  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
-    return export(model, folder / "model.onnx", "bench").path
+    return export(model, folder / name, "bench").path
+
+
+def _session(path: Path, threads: int = 0) -> Any:
+    """Open a model in onnxruntime, by default with as many threads as it likes."""
+    import onnxruntime  # noqa: PLC0415
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def _bounded(interval: dict[str, float]) -> Figure:
