@@ -222,4 +222,5 @@ def _interval(value: float, drawn: Floats) -> Interval:
         return Interval(value, np.nan, np.nan)
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.nanquantile(drawn - np.nanmean(drawn), [tail, 1 - tail])
-    return Interval(value, value + float(low), value + float(high))
+    # Where all resamples agree, rounding would put the figure itself outside.
+    return Interval(value, value + min(float(low), 0.0), value + max(float(high), 0.0))

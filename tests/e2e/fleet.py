@@ -25,7 +25,7 @@ from tunefleet.targets import canonical_target
 T = TypeVar("T")
 
 
-def eventually(what: str, read: Callable[[], T | None], timeout_s: float = 120.0) -> T:
+def eventually(what: str, read: Callable[[], T | None], timeout_s: float = 300.0) -> T:
     """Poll until there is a true value; fail naming what was waited for."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -110,7 +110,7 @@ class Process:
     def wait(self) -> int:
         """Wait until it ends, as it was asked to; returns its exit code."""
         try:
-            return self._child.wait(timeout=60)
+            return self._child.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
