@@ -16,7 +16,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait until the condition holds.
 
     Raises:

@@ -156,7 +156,7 @@ def test_a_subject_that_crashes_or_hangs_costs_only_itself(
     folder: Path, tmp_path: Path, statement: str, told: str
 ) -> None:
     bad = write_library_that(tmp_path / "bad.so", statement)
-    results = benchmark(folder, ("tvm", bad), ("onnx", str(folder / "net.onnx")), timeout_s=15)
+    results = benchmark(folder, ("tvm", bad), ("onnx", str(folder / "net.onnx")), timeout_s=8)
     assert told in results["tvm bad.so"]["error"]
     assert results["onnx net.onnx"]["error"] == ""
     assert len(results["onnx net.onnx"]["samples_s"]) == 3

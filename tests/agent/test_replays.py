@@ -30,17 +30,26 @@ PROFILE = DeviceProfile("x86_64", "Some CPU", ("avx2",), 256, logical_cores=2)
 MEASURE = MeasurePolicy(number=1, repeat=2, min_repeat_ms=1)
 
 
-@pytest.fixture
-def workload(tmp_path: Path) -> Workload:
-    return matmul(tmp_path, 32)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture
-async def searcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Searcher]:
-    monkeypatch.setenv("TUNEFLEET_LOCK_DIR", str(tmp_path / "lock"))
-    made = Searcher(tmp_path / "search.log", timeout_s=120)
-    yield made
-    await made.close()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replays")
+
+
+@pytest.fixture(scope="module")
+def workload(folder: Path) -> Workload:
+    return matmul(folder, 32)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def searcher(folder: Path) -> AsyncIterator[Searcher]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNEFLEET_LOCK_DIR", str(folder / "lock"))
+        made = Searcher(folder / "search.log", timeout_s=120)
+        yield made
+        await made.close()
 
 
 async def proposed(searcher: Searcher, workload: Workload) -> tuple[Candidate, ...]:

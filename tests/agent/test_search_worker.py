@@ -19,18 +19,27 @@ from tests.agent.search_fixtures import HARDWARE, TARGET, Workload, elementwise,
 from tunefleet.leases import RoundSpec, SearchPolicy
 from tunefleet.machine_lock import MachineLock
 
-
-@pytest.fixture
-def addition(tmp_path: Path) -> Workload:
-    return elementwise(tmp_path)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture
-async def searcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Searcher]:
-    monkeypatch.setenv("TUNEFLEET_LOCK_DIR", str(tmp_path / "lock"))
-    searcher = Searcher(tmp_path / "search.log", timeout_s=120)
-    yield searcher
-    await searcher.close()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def addition(folder: Path) -> Workload:
+    return elementwise(folder)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def searcher(folder: Path) -> AsyncIterator[Searcher]:
+    """A client whose worker, which takes seconds to start, serves test after test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNEFLEET_LOCK_DIR", str(folder / "lock"))
+        searcher = Searcher(folder / "search.log", timeout_s=120)
+        yield searcher
+        await searcher.close()
 
 
 def request_for(
@@ -81,19 +90,17 @@ async def test_a_worker_killed_between_rounds_is_replaced(
 
 
 async def test_no_search_while_something_is_timed(
-    searcher: Searcher, addition: Workload, tmp_path: Path
+    searcher: Searcher, addition: Workload, folder: Path
 ) -> None:
     await searcher.propose(request_for(addition))
-    with MachineLock(tmp_path / "lock").quiet():
+    with MachineLock(folder / "lock").quiet():
         search = asyncio.create_task(searcher.propose(request_for(addition)))
         done, _ = await asyncio.wait({search}, timeout=0.5)
         assert not done
     assert (await search).stats.seconds["wait"] > 0.1
 
 
-async def test_a_search_that_takes_too_long_is_ended(
-    searcher: Searcher, addition: Workload, tmp_path: Path
-) -> None:
+async def test_a_search_that_takes_too_long_is_ended(addition: Workload, tmp_path: Path) -> None:
     hasty = Searcher(tmp_path / "hasty.log", timeout_s=0.05)
     with pytest.raises(SearchError) as ended:
         await hasty.propose(request_for(addition))
@@ -101,7 +108,7 @@ async def test_a_search_that_takes_too_long_is_ended(
     assert hasty.pid is None
 
 
-def test_the_agents_side_imports_neither_tvm_nor_numpy() -> None:
+async def test_the_agents_side_imports_neither_tvm_nor_numpy() -> None:
     code = (
         "import sys, agent.search.client; print(sorted({'tvm','numpy','onnxruntime','torch'} "
         "& set(sys.modules)))"

@@ -10,39 +10,32 @@ import pytest
 from coordinator.study.corpus import Corpus, load_corpus
 from tunefleet.errors import Reason, TuneFleetError
 
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
+
+def test_every_row_knows_its_workload_and_target(shipped: Corpus) -> None:
+    for row in range(0, len(shipped), 997):
+        workload, target, _ = shipped.arrays.group_keys[shipped.arrays.group[row]]
+        assert shipped.workloads[shipped.workload[row]] == workload
+        assert shipped.targets[shipped.target[row]] == target
+    assert len(shipped.targets) == 3
+    assert len(set(shipped.trial_ids)) == len(shipped)
+    assert shipped.measured().mean() > 0.9
 
 
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return load_corpus(SHIPPED)
+def test_networks_are_told_from_families(shipped: Corpus) -> None:
+    assert "squeezenet" in shipped.networks
+    assert "conv2d" not in shipped.networks
+    assert all(shipped.sources), "a workload of no network and no family"
 
 
-def test_every_row_knows_its_workload_and_target(corpus: Corpus) -> None:
-    for row in range(0, len(corpus), 997):
-        workload, target, _ = corpus.arrays.group_keys[corpus.arrays.group[row]]
-        assert corpus.workloads[corpus.workload[row]] == workload
-        assert corpus.targets[corpus.target[row]] == target
-    assert len(corpus.targets) == 3
-    assert len(set(corpus.trial_ids)) == len(corpus)
-    assert corpus.measured().mean() > 0.9
-
-
-def test_networks_are_told_from_families(corpus: Corpus) -> None:
-    assert "squeezenet" in corpus.networks
-    assert "conv2d" not in corpus.networks
-    assert all(corpus.sources), "a workload of no network and no family"
-
-
-def test_rows_taken_are_the_rows_asked_for(corpus: Corpus) -> None:
-    rows = np.array([7, 3, len(corpus) - 1])
-    taken = corpus.take(rows)
-    assert taken.trial_ids == tuple(corpus.trial_ids[i] for i in rows)
+def test_rows_taken_are_the_rows_asked_for(shipped: Corpus) -> None:
+    rows = np.array([7, 3, len(shipped) - 1])
+    taken = shipped.take(rows)
+    assert taken.trial_ids == tuple(shipped.trial_ids[i] for i in rows)
     for whole, part in zip(
-        corpus.arrays.padded(rows), taken.arrays.padded(np.arange(3)), strict=True
+        shipped.arrays.padded(rows), taken.arrays.padded(np.arange(3)), strict=True
     ):
         np.testing.assert_array_equal(whole, part)
-    np.testing.assert_array_equal(taken.arrays.log_latency, corpus.arrays.log_latency[rows])
+    np.testing.assert_array_equal(taken.arrays.log_latency, shipped.arrays.log_latency[rows])
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from study_corpora import make_corpus
 
 from coordinator.costmodel.arrays import Indices
-from coordinator.study.corpus import Corpus, load_corpus
+from coordinator.study.corpus import Corpus
 from coordinator.study.pruning import STRATEGIES, Context, diverse, prune, strategy_of
 from coordinator.study.pruning.diverse import cover
 from coordinator.study.pruning.quotas import divide, quotas
@@ -23,7 +22,6 @@ NAMES = (
     *("random", "per_task_uniform", "label_stratified"),
     *("feature_diverse", "uncertain", "combined"),
 )
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 
 named = pytest.mark.parametrize("name", NAMES)
 shares = st.floats(0.01, 1.0)
@@ -325,11 +323,6 @@ class TestCombined:
             prune("combined", sure, 0.4),
             prune("combined", Context(corpus, np.arange(len(corpus))), 0.4),
         )
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Corpus:
-    return load_corpus(SHIPPED)
 
 
 @named

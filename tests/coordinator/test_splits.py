@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from study_corpora import make_corpus
 
 from coordinator.costmodel.arrays import Indices
-from coordinator.study.corpus import Corpus, load_corpus
+from coordinator.study.corpus import Corpus
 from coordinator.study.split_files import load_split, save_split
 from coordinator.study.splits import (
     SPLITS,
@@ -34,7 +34,6 @@ from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.families import FAMILIES
 
 NAMES = ("within_task", "by_task", "by_network", "by_target", "unseen_both")
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 
 named = pytest.mark.parametrize("name", NAMES)
 seeds = st.integers(0, 2**40)
@@ -361,11 +360,6 @@ class TestFiles:
             load_split(path, make_corpus())
         with pytest.raises(TuneFleetError, match="no split that can be used"):
             load_split(tmp_path / "missing.json", make_corpus())
-
-
-@pytest.fixture(scope="module")
-def shipped() -> Corpus:
-    return load_corpus(SHIPPED)
 
 
 class TestShippedDataset:

@@ -21,26 +21,23 @@ from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.targets import canonical_target
 
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
-
-
-TRIALS = SHIPPED / "trials.parquet"
-
 
 @pytest.fixture(scope="module")
-def sample() -> Corpus:
-    """A few rows of the shipped dataset, not in its order."""
-    corpus = load_corpus(SHIPPED)
+def sample(some_shipped: Path) -> Corpus:
+    """A few rows of a dataset, not in its order."""
+    corpus = load_corpus(some_shipped)
     return corpus.take(np.random.default_rng(1).permutation(len(corpus))[:200])
 
 
 @pytest.fixture(scope="module")
-def arrays(sample: Corpus) -> RowArrays:
-    return step_arrays(SHIPPED, sample)
+def arrays(some_shipped: Path, sample: Corpus) -> RowArrays:
+    return step_arrays(some_shipped, sample)
 
 
-def test_steps_stand_in_place_of_stores_row_by_row(sample: Corpus, arrays: RowArrays) -> None:
-    traces = shipped_traces()
+def test_steps_stand_in_place_of_stores_row_by_row(
+    some_shipped: Path, sample: Corpus, arrays: RowArrays
+) -> None:
+    traces = traces_of(some_shipped)
     assert arrays.features.shape == (arrays.stores.sum(), STEP_FEATURES)
     assert arrays.stores.max() <= MAX_STEPS
     for row, trial_id in enumerate(sample.trial_ids):
@@ -51,8 +48,8 @@ def test_steps_stand_in_place_of_stores_row_by_row(sample: Corpus, arrays: RowAr
         np.testing.assert_array_equal(getattr(arrays, name), getattr(sample.arrays, name))
 
 
-def shipped_traces() -> dict[str, str]:
-    table = pq.read_table(TRIALS, columns=["trial_id", "trace"]).to_pydict()
+def traces_of(place: Path) -> dict[str, str]:
+    table = pq.read_table(place / "trials.parquet", columns=["trial_id", "trace"]).to_pydict()
     return dict(zip(table["trial_id"], table["trace"], strict=True))
 
 
@@ -66,11 +63,11 @@ def test_model_inputs_have_the_width_of_steps(arrays: RowArrays) -> None:
         np.testing.assert_array_equal(whole, part)
 
 
-def test_a_corpus_of_another_dataset_is_refused(sample: Corpus, tmp_path: Path) -> None:
+def test_a_corpus_of_another_dataset_is_refused(some_shipped: Path, sample: Corpus) -> None:
     one = sample.take(np.array([0]))
     stranger = Corpus(**{**vars(one), "trial_ids": ("of-nobody",)})
     with pytest.raises(TuneFleetError, match="lacks 1 trials") as raised:
-        step_arrays(SHIPPED, stranger)
+        step_arrays(some_shipped, stranger)
     assert raised.value.reason is Reason.DATASET_INVALID
 
 

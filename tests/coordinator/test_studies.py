@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from coordinator.study.corpus import load_corpus
+from coordinator.study.corpus import Corpus
 from coordinator.study.job import run_study
 from coordinator.study.splits import make_split
 from coordinator.study.studies.few_labels import with_pool
@@ -16,7 +16,6 @@ from coordinator.study.studies.registry import STUDIES
 from tunefleet.cli.study import STUDIES as TOLD
 from tunefleet.errors import Reason, TuneFleetError
 
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 SMALL = {
     "splits": {"splits": ["by_task"], "models": ["attention", "xgb_hw", "random"]},
     "pruning": {"splits": ["by_task"], "models": ["random", "combined"]},
@@ -28,34 +27,16 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tenth of the shipped trials."""
-    from coordinator.study.prune_job import prune_dataset
-
-    folder = tmp_path_factory.mktemp("study") / "some"
-    spec = {
-        "place": str(SHIPPED),
-        "out_dir": str(folder),
-        "keep": 0.1,
-        "strategy": "per_task_uniform",
-        "seed": 0,
-        "model": None,
-    }
-    prune_dataset(spec, lambda _share, _message: None)
-    return folder
-
-
 def test_the_command_tells_of_every_study() -> None:
     assert TOLD.keys() == STUDIES.keys() == SMALL.keys()
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_study_writes_what_it_found(name: str, place: Path, tmp_path: Path) -> None:
+def test_a_study_writes_what_it_found(name: str, some_shipped: Path, tmp_path: Path) -> None:
     told: list[float] = []
     spec = {
         "study": name,
-        "place": str(place),
+        "place": str(some_shipped),
         "folder": str(tmp_path / "out"),
         "seeds": [0],
         "threads": 1,
@@ -73,11 +54,11 @@ def test_a_study_writes_what_it_found(name: str, place: Path, tmp_path: Path) ->
 
 
 def test_a_study_goes_on_where_it_was(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    some_shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {
         "study": "splits",
-        "place": str(place),
+        "place": str(some_shipped),
         "folder": str(tmp_path / "out"),
         "seeds": [0],
         "threads": 1,
@@ -97,8 +78,8 @@ def test_a_study_goes_on_where_it_was(
     assert run_study(spec, lambda _share, _message: None)["tables"] == first["tables"]
 
 
-def test_an_unknown_study_is_refused(place: Path, tmp_path: Path) -> None:
-    spec = {"study": "astrology", "place": str(place), "folder": str(tmp_path)}
+def test_an_unknown_study_is_refused(some_shipped: Path, tmp_path: Path) -> None:
+    spec = {"study": "astrology", "place": str(some_shipped), "folder": str(tmp_path)}
     with pytest.raises(TuneFleetError) as raised:
         run_study(spec, lambda _share, _message: None)
     assert raised.value.reason is Reason.INVALID_ARGUMENT
@@ -106,13 +87,14 @@ def test_an_unknown_study_is_refused(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["by_target", "unseen_both"])
-def test_labels_are_of_the_target_and_of_no_workload_that_is_tested(name: str) -> None:
-    corpus = load_corpus(SHIPPED)
-    labelled = with_pool(corpus, make_split(name, corpus, 0))
-    [target] = np.unique(corpus.target[labelled.test])
+def test_labels_are_of_the_target_and_of_no_workload_that_is_tested(
+    name: str, shipped: Corpus
+) -> None:
+    labelled = with_pool(shipped, make_split(name, shipped, 0))
+    [target] = np.unique(shipped.target[labelled.test])
     for count in (32, 128):
-        drawn = labelled.draw(corpus, count)
+        drawn = labelled.draw(shipped, count)
         assert len(drawn) == len(np.unique(drawn)) == count
-        assert set(corpus.target[drawn]) == {target}
-        tested = set(corpus.workload[labelled.test])
-        assert not tested & set(corpus.workload[drawn])
+        assert set(shipped.target[drawn]) == {target}
+        tested = set(shipped.workload[labelled.test])
+        assert not tested & set(shipped.workload[drawn])

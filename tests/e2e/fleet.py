@@ -18,10 +18,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from agent.profile.cache import Measurement, cache_key, store
+from agent.profile.static import read_static_profile
+from tunefleet.targets import canonical_target
+
 T = TypeVar("T")
 
 
-def eventually(what: str, read: Callable[[], T | None], timeout_s: float = 120.0) -> T:
+def eventually(what: str, read: Callable[[], T | None], timeout_s: float = 300.0) -> T:
     """Poll until there is a true value; fail naming what was waited for."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -94,11 +98,19 @@ class Process:
         self._child.send_signal(signal.SIGKILL)
         self._child.wait()
 
+    def ask_to_stop(self) -> None:
+        """Ask it to end, and do not wait."""
+        self._child.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
         """Ask it to end and wait; returns its exit code."""
-        self._child.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it ends, as it was asked to; returns its exit code."""
         try:
-            return self._child.wait(timeout=60)
+            return self._child.wait(timeout=120)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
@@ -124,10 +136,14 @@ class StoredTrial:
 
 
 class Fleet:
-    """One coordinator and its agents under one folder."""
+    """One coordinator and its agents under one folder.
 
-    def __init__(self, folder: Path) -> None:
+    Agents find ``measured`` in their homes, as after a restart; without it they measure themselves.
+    """
+
+    def __init__(self, folder: Path, measured: Measurement | None = None) -> None:
         self.folder = folder
+        self._measured = measured
         self.home = folder / "coordinator"
         self._env = {"TUNEFLEET_LOCK_DIR": str(folder / "locks")}
         self._listen = "127.0.0.1:0"
@@ -156,10 +172,15 @@ class Fleet:
 
     def start_agent(self, name: str, *arguments: str) -> None:
         """Start an agent with a home of its own; the same name gets the same home again."""
+        home = self.folder / name
+        if self._measured is not None:
+            target = arguments[arguments.index("--target") + 1] if "--target" in arguments else ""
+            key = cache_key(read_static_profile(), canonical_target(target) if target else None)
+            store(home, key, self._measured)
         self.agents[name] = Process(
             [
                 *("agent", "run", "--coordinator", self.address, "--name", name),
-                *("--home", str(self.folder / name), *arguments),
+                *("--home", str(home), *arguments),
             ],
             self.folder / f"{name}.log",
             self._env,
@@ -210,9 +231,13 @@ class Fleet:
 
     def close(self) -> None:
         """End everything."""
-        for process in [*self.agents.values(), self.coordinator]:
-            if process is not None and process.alive():
-                process.stop()
+        ending = [agent for agent in self.agents.values() if agent.alive()]
+        for agent in ending:
+            agent.ask_to_stop()
+        for agent in ending:
+            agent.wait()
+        if self.coordinator is not None and self.coordinator.alive():
+            self.coordinator.stop()
 
     @staticmethod
     def _require(process: Process) -> None:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """A coordinator with one agent, shared by these tests: none of them may harm it."""
+    """A coordinator with an agent that measures itself; none of these tests may harm them."""
     fleet = Fleet(tmp_path_factory.mktemp("desk"))
     fleet.start_coordinator()
     fleet.start_agent("desk")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from agent.profile.cache import Measurement
 from tests.e2e.fleet import Fleet, eventually
 from tests.e2e.test_campaign import online
 
@@ -19,11 +20,11 @@ AVX2 = '{"kind":"llvm","mcpu":"x86-64-v3","mtriple":"x86_64-unknown-linux-gnu","
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Fleet]:
+def elsewhere(tmp_path: Path, measured: Measurement) -> Iterator[Fleet]:
     """A second coordinator, with an agent for another target."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    made = Fleet(folder)
+    made = Fleet(folder, measured)
     made.start_coordinator()
     made.start_agent("wide", "--target", AVX2)
     yield made

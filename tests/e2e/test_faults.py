@@ -37,7 +37,7 @@ def outbox(fleet: Fleet, agent: str) -> set[str]:
 def test_a_campaign_rests_when_paused_and_outlives_its_coordinator_and_its_agent(
     fleet: Fleet, network: Path
 ) -> None:
-    begin(fleet, network, trials=60)
+    begin(fleet, network, trials=52)
     campaign = fleet.only_campaign()
     assert fleet.tunefleet("campaigns", "pause", campaign).returncode == 0
     eventually("the running round's end", lambda: not fleet.active_leases())

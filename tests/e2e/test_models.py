@@ -15,7 +15,6 @@ from tests.e2e.test_campaign import online
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 SSE = '{"kind":"llvm","mcpu":"x86-64-v2","mtriple":"x86_64-unknown-linux-gnu","num-cores":1}'
 
 
@@ -39,10 +38,10 @@ def alone(*arguments: str, folder: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A twentieth of the shipped trials."""
+def place(some_shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of some of the shipped trials."""
     folder = tmp_path_factory.mktemp("models")
-    arguments = ("dataset", "prune", str(SHIPPED), str(folder / "few"), "--keep", "0.05")
+    arguments = ("dataset", "prune", str(some_shipped), str(folder / "few"), "--keep", "0.5")
     alone(*arguments, "--strategy", "random", folder=folder)
     return folder
 
