@@ -17,8 +17,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from coordinator.costmodel.steps import NUMBER_SLOTS, Step
-from coordinator.costmodel.steps_nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, product
+from coordinator.costmodel.steps import NUMBER_SLOTS
+from tunefleet.schedules.nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, product
+from tunefleet.schedules.step import Step
 
 MAX_STEPS_READ = 1_000
 """Ten times the longest list that TLP found in TenSet."""

@@ -24,9 +24,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from coordinator.costmodel.steps import Step
 from coordinator.costmodel.steps_tenset import check_transform, tenset_steps, workload_steps
 from coordinator.dataset.schema import invalid
+from tunefleet.schedules.step import Step
 from tunefleet.targets import canonical_target, target_cores
 from tunefleet.trials import Verdict
 

@@ -17,7 +17,6 @@ from coordinator.costmodel.arrays import Floats, RowArrays, to_arrays
 from coordinator.costmodel.dataset import TrainingRow
 from coordinator.costmodel.feature_sets import STEPS
 from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, encode
-from coordinator.costmodel.steps_trace import trace_steps
 from coordinator.dataset.reading import Refused, find_parts, open_trials, read_all
 from coordinator.dataset.schema import invalid
 from coordinator.dataset.tenset import BrokenLine, Damage, TensetRow, find_records, read_tenset
@@ -27,6 +26,7 @@ from coordinator.study.corpus import Corpus, gather, numbered
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.machine_lock import MachineLock
+from tunefleet.schedules.trace import trace_steps
 
 Progress: TypeAlias = Callable[[float, str], None]
 

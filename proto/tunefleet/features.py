@@ -19,6 +19,10 @@ PROGRAM_FEATURES_PER_STORE = 172
 MAX_STORES = 32
 """Stores of one program a model looks at; programs with more keep their first ones."""
 
+MAX_ROWS = 1 + MAX_STORES
+"""Rows of one program a model is fed: first its schedule (:mod:`tunefleet.schedules.row`), then its
+stores. Trials keep the stores only: the schedule's row follows from their trace."""
+
 HARDWARE_FEATURES: tuple[str, ...] = (
     "target_simd_bits",
     "target_cores",
@@ -44,7 +48,8 @@ HARDWARE_FEATURES: tuple[str, ...] = (
 )
 """Names of the hardware vector's values, in order. Units are in the names."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Raise it whenever the same program is described by other values. 2: a row for the schedule."""
 
 
 def schema_digest() -> str:
@@ -52,6 +57,7 @@ def schema_digest() -> str:
     schema = {
         "version": SCHEMA_VERSION,
         "per_store": PROGRAM_FEATURES_PER_STORE,
+        "rows": MAX_ROWS,
         "hardware": HARDWARE_FEATURES,
     }
     return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]

@@ -40,7 +40,7 @@ def preparing_figures(dataset: Path) -> dict[str, Figure]:
     from tvm.s_tir.schedule import Trace  # noqa: PLC0415
 
     from coordinator.costmodel.steps import encode  # noqa: PLC0415
-    from coordinator.costmodel.steps_trace import trace_steps  # noqa: PLC0415
+    from tunefleet.schedules.trace import trace_steps  # noqa: PLC0415
 
     workload, text = _workload(dataset)
     target, traces = _traces(dataset, workload)

@@ -14,11 +14,11 @@ from tenset_lines import CUDA, KEY, TARGET, record, tiled, write
 from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.dataset import is_held_out
 from coordinator.costmodel.steps import KINDS, MAX_STEPS, STEP_FEATURES, encode
-from coordinator.costmodel.steps_trace import trace_steps
 from coordinator.study.corpus import Corpus, load_corpus
 from coordinator.study.step_corpus import load_tenset, step_arrays
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
+from tunefleet.schedules.trace import trace_steps
 from tunefleet.targets import canonical_target
 
 

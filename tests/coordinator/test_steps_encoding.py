@@ -15,11 +15,11 @@ from coordinator.costmodel.steps import (
     NAME_SLOTS,
     NUMBER_SLOTS,
     STEP_FEATURES,
-    Step,
     encode,
     shorten,
     step_schema_digest,
 )
+from tunefleet.schedules.step import Step
 
 STEPS = st.builds(
     Step,

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tenset_lines import GRAPH, KEY, tiled
 
-from coordinator.costmodel.steps import Step, encode
+from coordinator.costmodel.steps import encode
 from coordinator.costmodel.steps_tenset import check_transform, tenset_steps, workload_steps
+from tunefleet.schedules.step import Step
 
 NAMELESS = json.dumps(["f"])
 
@@ -124,7 +125,7 @@ def test_one_size_tells_two_schedules_apart() -> None:
 def test_both_systems_say_the_same_of_the_same() -> None:
     """A loop of 64 split into 16 and 4, of which the inner one is vectorized."""
     # Imported here: the other tests of this file need nothing of traces.
-    from coordinator.costmodel.steps_trace import trace_steps
+    from tunefleet.schedules.trace import trace_steps
 
     trace = [
         ["GetSBlock", [], ["C", "main"], ["b0"]],

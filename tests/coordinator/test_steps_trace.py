@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.costmodel.steps import Step, encode
-from coordinator.costmodel.steps_trace import trace_steps
+from coordinator.costmodel.steps import encode
 from coordinator.dataset.reading import Refused, open_trials, read_trials
+from tunefleet.schedules.step import Step
+from tunefleet.schedules.trace import trace_steps
 
 SHIPPED = Path(__file__).parents[2] / "datasets" / "zen4-one-core" / "trials.parquet"
 

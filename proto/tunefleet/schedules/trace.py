@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
-from coordinator.costmodel.steps import Step
-from coordinator.costmodel.steps_nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, Block, Loop
-from coordinator.costmodel.steps_state import Instruction, TraceState, finite, texts
+from tunefleet.schedules.nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, Block, Loop
+from tunefleet.schedules.state import Instruction, TraceState, finite, texts
+from tunefleet.schedules.step import Step
 
 MAX_INSTRUCTIONS = 20_000
 """Two hundred times the longest trace in the shipped dataset."""

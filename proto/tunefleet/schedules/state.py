@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.costmodel.steps import Step
-from coordinator.costmodel.steps_nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, Block, Loop, Nests
+from tunefleet.schedules.nest import UNKNOWN_EXTENT, UNKNOWN_PLACE, Block, Loop, Nests
+from tunefleet.schedules.step import Step
 
 _MAX_TEXT = 200
 _MAX_VALUES = 256
