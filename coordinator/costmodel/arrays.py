@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.costmodel.dataset import TrainingRow, is_held_out
-from tunefleet.features import HARDWARE_FEATURES, MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from coordinator.costmodel.feature_sets import STORES, FeatureSet
+from tunefleet.features import HARDWARE_FEATURES
 from tunefleet.trials import Verdict
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -30,11 +31,12 @@ class RowArrays:
     """Training rows by column; N rows, S stores altogether."""
 
     features: Floats
-    """[S, F], raw: F is 172 for stores, ``STEP_FEATURES`` for schedule steps in their place."""
+    """[S, F], raw: F is 172 for stores, ``STEP_FEATURES`` for schedule steps in their place. Stores
+    stand behind a row for the whole schedule, which counts as one of them here."""
     first_store: Indices
     """[N]: where a row's stores begin in ``features``."""
     stores: Indices
-    """[N], at most ``MAX_STORES``, or ``MAX_STEPS`` of schedule steps."""
+    """[N], at most ``MAX_ROWS``, or ``MAX_STEPS`` of schedule steps."""
     hardware: Floats
     """[N, H], raw, NaN where unknown."""
     log_latency: NDArray[np.float64]
@@ -51,6 +53,8 @@ class RowArrays:
     """[N], the low 64 bits of the structural hash."""
     held_out: NDArray[np.bool_]
     """[N]: never trained on."""
+    scheduled: bool = False
+    """Whether each program's first row is its schedule's."""
 
     def __len__(self) -> int:
         return len(self.stores)
@@ -78,6 +82,36 @@ class RowArrays:
             held_out=self.held_out[rows],
         )
 
+    def without_schedules(self) -> RowArrays:
+        """Return the same programs by their stores alone."""
+        if not self.scheduled:
+            return self
+        kept = np.ones(len(self.features), np.bool_)
+        kept[self.first_store] = False
+        return replace(
+            self,
+            features=self.features[kept],
+            first_store=self.first_store - np.arange(len(self)),
+            stores=self.stores - 1,
+            scheduled=False,
+        )
+
+    def schedules_alone(self) -> RowArrays:
+        """Return the same programs by the rows of their schedules, each as its only token.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.scheduled:
+            raise ValueError("these programs have no row of their schedule")
+        return replace(
+            self,
+            features=self.features[self.first_store],
+            first_store=np.arange(len(self)),
+            stores=np.ones(len(self), np.int64),
+            scheduled=False,
+        )
+
     def padded(self, rows: Indices) -> tuple[Floats, Floats, Floats]:
         """Assemble model inputs.
 
@@ -100,33 +134,37 @@ def to_arrays(
     rows: Iterable[TrainingRow],
     noise_default: float = 0.03,
     *,
-    width: int = PROGRAM_FEATURES_PER_STORE,
-    most: int = MAX_STORES,
+    features: FeatureSet = STORES,
 ) -> RowArrays:
     """Convert rows to arrays.
 
-    Trials with verdict LOST are left out: they say nothing of their candidate. Programs with more
-    than ``most`` stores keep their first ones, as on the agent.
+    Trials with verdict LOST are left out: they say nothing of their candidate; so are those whose
+    trace cannot be read, where one is needed. Programs with more stores than a model looks at keep
+    their first ones, as on the agent.
 
     Args:
         rows: any order.
         noise_default: relative standard deviation assumed where a row's is not known.
-        width: values a store, or whatever the rows hold in place of stores.
-        most: stores a program may have.
+        features: what the rows hold.
 
     Raises:
         ValueError: a feature is not finite.
     """
-    kept = [row for row in rows if row.verdict is not Verdict.LOST]
+    kept: list[TrainingRow] = []
+    blocks: list[Floats] = []
+    for row in rows:
+        block = None if row.verdict is Verdict.LOST else _tokens(row, features)
+        if block is not None:
+            kept.append(row)
+            blocks.append(block)
     groups: dict[tuple[str, str, str], int] = {}
-    blocks = [_features(row, width)[:most] for row in kept]
     stores = np.array([len(block) for block in blocks], np.int64)
-    features = np.concatenate(blocks) if blocks else np.zeros((0, width), np.float32)
-    if not np.isfinite(features).all():
+    values = np.concatenate(blocks) if blocks else np.zeros((0, features.width), np.float32)
+    if not np.isfinite(values).all():
         raise ValueError("the program features contain values that are not finite")
     hardware = np.array([row.hardware for row in kept], np.float32)
     return RowArrays(
-        features=features,
+        features=values,
         first_store=np.concatenate([[0], np.cumsum(stores)[:-1]]).astype(np.int64)[: len(kept)],
         stores=stores,
         hardware=hardware.reshape(len(kept), len(HARDWARE_FEATURES)),
@@ -137,12 +175,19 @@ def to_arrays(
         group_keys=tuple(groups),
         candidate=np.array([int(row.candidate, 16) & (2**64 - 1) for row in kept], np.uint64),
         held_out=np.array([is_held_out(row.candidate) for row in kept], np.bool_),
+        scheduled=features.scheduled,
     )
 
 
-def _features(row: TrainingRow, width: int) -> Floats:
-    values = np.frombuffer(row.features, "<f4").reshape(row.stores, width)
-    return values.astype(np.float32, copy=False)
+def _tokens(row: TrainingRow, features: FeatureSet) -> Floats | None:
+    values = np.frombuffer(row.features, "<f4").reshape(row.stores, features.width)
+    if features.scheduled:
+        try:
+            schedule = np.frombuffer(row.schedule, "<f4").reshape(1, features.width)
+        except ValueError:
+            return None
+        values = np.concatenate([schedule, values])
+    return values[: features.most].astype(np.float32, copy=False)
 
 
 def _log_latency(row: TrainingRow) -> float:

@@ -4,7 +4,7 @@ The coordinator's main process writes these files, so this module needs neither 
 
 File format, all integers little-endian:
 
-    magic      8 bytes, ``TFROWS1\\n``
+    magic      8 bytes, ``TFROWS2\\n``
     per row    u32 length of the header, header (a JSON object in UTF-8),
                then ``stores * 172`` float32 values
     end        u32 0xFFFFFFFF, u64 number of rows, u32 CRC-32 of every byte before it
@@ -21,18 +21,21 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.leases import BASELINE_TRACE
+from tunefleet.schedules.row import schedule_row
 from tunefleet.trials import Verdict
 
-_MAGIC = b"TFROWS1\n"
+_MAGIC = b"TFROWS2\n"
 _U32 = struct.Struct("<I")
 _TRAILER = struct.Struct("<IQI")
 _END = 0xFFFFFFFF
-_MAX_HEADER_BYTES = 1 << 20
-"""A header is under 2 KiB; a larger length means that the file is damaged."""
+_MAX_HEADER_BYTES = 1 << 24
+"""A header is a few KiB, its trace most of it; a larger length means that the file is damaged."""
 _BYTES_PER_STORE = 4 * PROGRAM_FEATURES_PER_STORE
 _MAX_STORES_READ = 1 << 16
 _HELD_OUT_ONE_IN = 5
@@ -58,6 +61,14 @@ class TrainingRow:
     noise: float
     """Standard deviation of the samples over their mean; NaN where it is not known."""
     verdict: Verdict
+    trace: str = field(default=BASELINE_TRACE, repr=False)
+    """Of the schedule, as JSON."""
+
+    @cached_property
+    def schedule(self) -> bytes:
+        """Its schedule's row; see :func:`tunefleet.schedules.row.schedule_row`. Raises ValueError:
+        the trace cannot be read."""
+        return schedule_row(self.trace)
 
     @property
     def list_key(self) -> tuple[str, str, str]:
@@ -193,6 +204,7 @@ def _header(row: TrainingRow) -> bytes:
         "latency_s": row.latency_s,
         "noise": None if math.isnan(row.noise) else row.noise,
         "verdict": row.verdict.value,
+        "trace": row.trace,
     }
     return json.dumps(fields, separators=(",", ":"), allow_nan=False).encode()
 
@@ -211,6 +223,7 @@ def _row(fields: dict[str, Any], features: bytes) -> TrainingRow:
         latency_s=None if latency is None else float(latency),
         noise=math.nan if noise is None else float(noise),
         verdict=Verdict(fields["verdict"]),
+        trace=str(fields["trace"]),
     )
 
 

@@ -156,6 +156,10 @@ def _inputs(model: CostModel, rng: np.random.Generator, batch: int, stores: int)
     constants = {k: v.numpy() for k, v in model.normaliser.state_dict().items()}
     shape = (batch, stores, model.config.token_width)
     features = constants["program_mean"] + constants["program_std"] * rng.standard_normal(shape)
+    if model.config.scheduled:
+        of_rows = {k: v.numpy() for k, v in model.schedule_normaliser.state_dict().items()}
+        drawn = rng.standard_normal((batch, model.config.token_width))
+        features[:, 0] = of_rows["program_mean"] + of_rows["program_std"] * drawn
     lengths = rng.integers(1, stores + 1, size=batch)
     lengths[0] = stores
     mask = np.arange(stores)[None, :] < lengths[:, None]

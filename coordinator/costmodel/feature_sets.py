@@ -1,7 +1,8 @@
 """The descriptions of a program that cost models learn from, and which one a model is for.
 
-``stores`` are the values of TVM's feature extractor, a row a buffer store of the lowered program:
-what agents compute, and so what they can rank by. ``steps`` are a schedule's own steps
+``stores`` are the values of TVM's feature extractor, a row a buffer store of the lowered program,
+after one row for the whole schedule (:mod:`tunefleet.schedules.row`): what agents compute, and so
+what they can rank by. ``steps`` are a schedule's own steps
 (:mod:`coordinator.costmodel.steps`): they need no lowering, and are all that can be known of
 programs that this TVM cannot lower.
 """
@@ -18,7 +19,7 @@ from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, step_schema_di
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import (
     HARDWARE_FEATURES,
-    MAX_STORES,
+    MAX_ROWS,
     PROGRAM_FEATURES_PER_STORE,
     schema_digest,
 )
@@ -40,6 +41,8 @@ class FeatureSet:
     """Tokens of one program a model looks at."""
     schema: Callable[[], str]
     """Gives 16 hex digits that name the meaning of every value, the hardware's included."""
+    scheduled: bool = False
+    """Whether the first token is the row of the whole schedule."""
 
     def sized(self, config: ModelConfig) -> ModelConfig:
         """Return a network's sizes with its inputs made for these features.
@@ -47,7 +50,13 @@ class FeatureSet:
         Relations of a program's values to the hardware's are of stores alone.
         """
         relations = config.relations and self is STORES
-        return replace(config, token_width=self.width, max_tokens=self.most, relations=relations)
+        return replace(
+            config,
+            token_width=self.width,
+            max_tokens=self.most,
+            relations=relations,
+            scheduled=self.scheduled,
+        )
 
 
 def _steps_schema() -> str:
@@ -55,7 +64,14 @@ def _steps_schema() -> str:
     return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]
 
 
-STORES = FeatureSet("stores", "buffer store", PROGRAM_FEATURES_PER_STORE, MAX_STORES, schema_digest)
+STORES = FeatureSet(
+    "stores",
+    "buffer store, the first one the schedule",
+    PROGRAM_FEATURES_PER_STORE,
+    MAX_ROWS,
+    schema_digest,
+    scheduled=True,
+)
 STEPS = FeatureSet("steps", "schedule step", STEP_FEATURES, MAX_STEPS, _steps_schema)
 
 FEATURE_SETS: dict[str, FeatureSet] = {STORES.name: STORES, STEPS.name: STEPS}

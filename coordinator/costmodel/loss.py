@@ -90,6 +90,24 @@ def ranking_loss(scores: Tensor, lists: RankingLists, config: LossConfig) -> Ten
     return (per_list * rows).sum() / (rows.sum() * scores.shape[-1])
 
 
+def latency_loss(guess: Tensor, lists: RankingLists, mean: Tensor, std: Tensor) -> Tensor:
+    """Huber loss of a guess at the logarithm of the latency.
+
+    Args:
+        guess: float32 [G, K], in standard deviations from the mean.
+        lists: what was measured.
+        mean: float32 scalar, of the logarithm of latencies.
+        std: float32 scalar, likewise.
+
+    Returns:
+        Float32 scalar, the mean over trials that did not fail.
+    """
+    known = lists.real & ~torch.isnan(lists.log_latency)
+    wanted = torch.where(known, (lists.log_latency - mean) / std, guess.detach())
+    off = torch.nn.functional.smooth_l1_loss(guess, wanted, reduction="none")
+    return (off * known).sum() / known.sum().clamp(min=1)
+
+
 def _pairs(lists: RankingLists, noise_floor: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return [G, K, K]: 1 where row i is faster than row j beyond noise, and by how much; and
     [G, K], the log latency of each, failed ones' included."""

@@ -1,6 +1,7 @@
 """The attention cost model: the stores of a program attend to each other and to the hardware.
 
-The hardware enters three times, each time so that it can change the order of programs of one task
+A program is the row of its schedule and the rows of its buffer stores. The hardware enters three
+times, each time so that it can change the order of programs of one task
 (a term added to the score could not): joined to every store's features, as a token the stores
 attend to, and as scale and shift (FiLM) of the normalised values in every block.
 """
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from coordinator.costmodel.layout import RATIOS
 from coordinator.costmodel.normalise import Normaliser
-from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.features import MAX_ROWS, PROGRAM_FEATURES_PER_STORE
 
 _MASKED = -1e9
 """Finite: a row of minus infinity turns into NaN in softmax, in ONNX runtimes too."""
@@ -36,13 +37,17 @@ class ModelConfig:
     head_width: int = 48
     token_width: int = PROGRAM_FEATURES_PER_STORE
     """Raw values of a token: a buffer store, or a schedule step."""
-    max_tokens: int = MAX_STORES
+    max_tokens: int = MAX_ROWS
+    scheduled: bool = True
+    """Whether the first token is the row of the whole schedule."""
     relations: bool = True
     """Whether stores' sizes are related to the hardware's by construction (``layout.RATIOS``)."""
     hardware: bool = True
     """Whether the hardware is looked at; without, a model for one device."""
     pooling: str = "sum+attention"
     """How tokens become one program: ``sum``, ``attention`` or both."""
+    dropout: float = 0.1
+    """Share of a program's values hidden in training."""
 
     def __post_init__(self) -> None:
         """Check what cannot be mended later.
@@ -70,37 +75,91 @@ class CostModel(nn.Module):
         )
         self.store = nn.Linear(self.normaliser.program_size + config.hardware_width, width)
         self.hardware_token = nn.Linear(config.hardware_width, width)
+        if config.scheduled:
+            self.schedule_normaliser = Normaliser(config.token_width, ())
+            schedule_size = self.schedule_normaliser.program_size + config.hardware_width
+            self.schedule = nn.Linear(schedule_size, width)
         self.position = nn.Parameter(0.02 * torch.randn(config.max_tokens, width))
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.pool_query = nn.Linear(width, 1)
-        pooled = width * len(config.pooling.split("+"))
-        self.heads = _Heads(pooled + config.hardware_width, config)
+        embedded = width * (len(config.pooling.split("+")) + config.scheduled)
+        embedded += config.hardware_width
+        self.heads = _Heads(embedded, config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.latency = nn.Linear(embedded, 1)
+        self.register_buffer("latency_mean", torch.zeros(()))
+        self.register_buffer("latency_std", torch.ones(()))
+
+    latency_mean: Tensor
+    latency_std: Tensor
+
+    def fit_normalisation(
+        self, features: Tensor, mask: Tensor, hardware: Tensor, log_latency: Tensor
+    ) -> None:
+        """Set all constants from training data, once.
+
+        Args:
+            features: as for :meth:`head_scores`, like the next two.
+            mask: likewise.
+            hardware: likewise.
+            log_latency: float32 [B], NaN where a trial failed.
+        """
+        first = int(self.config.scheduled)
+        self.normaliser.fit(features[:, first:], mask[:, first:], hardware)
+        if self.config.scheduled:
+            self.schedule_normaliser.fit(features[:, :1], mask[:, :1], hardware)
+        known = log_latency[~torch.isnan(log_latency)]
+        if len(known) > 1:
+            self.latency_mean.copy_(known.mean())
+            self.latency_std.copy_(known.std().clamp(min=1.0))
 
     def head_scores(self, features: Tensor, mask: Tensor, hardware: Tensor) -> Tensor:
         """Score programs with each head.
 
         Args:
-            features: float32 [B, L, ``token_width``], raw; L is at most ``max_tokens``.
-            mask: float32 [B, L], 1 where there is a store.
+            features: float32 [B, L, ``token_width``], raw; L is at most ``max_tokens``. Where the
+                model is for scheduled programs, the first token is the schedule's row.
+            mask: float32 [B, L], 1 where there is a token.
             hardware: float32 [B, H], raw, NaN where unknown.
 
         Returns:
             Float32 [B, E].
         """
+        scores: Tensor = self.heads(self.embed(features, mask, hardware))
+        return scores
+
+    def log_latency(self, embedded: Tensor) -> Tensor:
+        """Guess what training also guesses, from :meth:`embed`: the logarithm of the latency in
+        standard deviations from the mean, float32 [B]. It teaches the model across tasks what
+        ranking within each does not; nobody ranks by it."""
+        guess: Tensor = self.latency(embedded).squeeze(-1)
+        return guess
+
+    def embed(self, features: Tensor, mask: Tensor, hardware: Tensor) -> Tensor:
+        """Make one vector of each program on its device; arguments as for :meth:`head_scores`."""
+        first = int(self.config.scheduled)
+        row, features, mask = features[:, :first], features[:, first:], mask[:, first:]
         program, device = self.normaliser(features, hardware)
         device = self.hardware(device) * float(self.config.hardware)
         stores = program.shape[1]
         beside = device.unsqueeze(1).expand(-1, stores, -1)
         tokens = self.store(torch.cat([program, beside], dim=-1)) + self.position[:stores]
         token = self.hardware_token(device).unsqueeze(1)
+        if self.config.scheduled:
+            schedule, _ = self.schedule_normaliser(row, hardware)
+            token = token + self.schedule(torch.cat([schedule, device.unsqueeze(1)], dim=-1))
         tokens = torch.cat([token, tokens], dim=1)
-        # The hardware token is never masked, so no row of the attention is empty.
+        # The hardware's token, which the schedule shares, is never masked, so no row of the
+        # attention is empty.
         visible = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
         bias = (1.0 - visible) * _MASKED
         for block in self.blocks:
             tokens = block(tokens, bias, device)
-        scores: Tensor = self.heads(torch.cat([*self._pool(tokens, mask, bias), device], dim=-1))
-        return scores
+        parts = [*self._pool(tokens, mask, bias), device]
+        if self.config.scheduled:
+            parts.append(tokens[:, 0])
+        embedded: Tensor = self.dropout(torch.cat(parts, dim=-1))
+        return embedded
 
     def _pool(self, tokens: Tensor, mask: Tensor, bias: Tensor) -> list[Tensor]:
         """Make one vector, or two, of [B, 1 + L, width]."""

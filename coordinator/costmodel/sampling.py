@@ -13,6 +13,9 @@ from torch import Tensor
 from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.loss import RankingLists
 
+_LISTS_SORTED = 16
+"""Batches among whose lists those of equal length are sought: enough to save a third of all
+padding, few enough that batches stay mixed."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 """An odd constant with well-mixed bits (2**64 over the golden ratio)."""
 
@@ -40,12 +43,18 @@ def head_choice(candidate: NDArray[np.uint64], heads: int, share: float) -> NDAr
 
 
 def epoch_batches(
-    groups: Indices, rng: np.random.Generator, list_size: int, lists_per_batch: int
+    groups: Indices,
+    lengths: Indices,
+    rng: np.random.Generator,
+    list_size: int,
+    lists_per_batch: int,
 ) -> Iterator[list[Indices]]:
     """Cut every group into random lists of about equal length and shuffle the lists.
 
     Args:
         groups: int64 [M], the group of each of M rows.
+        lengths: int64 [M], tokens of each: batches are padded to their longest program, so lists of
+            about equal length stand together.
         rng: decides all order.
         list_size: most rows of a list.
         lists_per_batch: most lists of a batch.
@@ -59,9 +68,17 @@ def epoch_batches(
         rows = rng.permutation(np.flatnonzero(groups == group))
         parts = np.array_split(rows, math.ceil(len(rows) / list_size))
         lists += [part for part in parts if len(part) > 1]
-    order = rng.permutation(len(lists))
-    for start in range(0, len(order), lists_per_batch):
-        yield [lists[i] for i in order[start : start + lists_per_batch]]
+    longest = np.array([lengths[part].max() for part in lists])
+    batches: list[Indices] = []
+    for some in _windows(rng.permutation(len(lists)), _LISTS_SORTED * lists_per_batch):
+        alike = some[np.argsort(longest[some], kind="stable")]
+        batches += _windows(alike, lists_per_batch)
+    for i in rng.permutation(len(batches)):
+        yield [lists[j] for j in batches[i]]
+
+
+def _windows(order: Indices, size: int) -> list[Indices]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def assemble(

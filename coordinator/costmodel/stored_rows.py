@@ -39,4 +39,5 @@ def _dataset_row(row: TrainingRow) -> dataset.TrainingRow:
         latency_s=row.latency_s,
         noise=row.noise,
         verdict=Verdict(row.verdict),
+        trace=row.trace,
     )

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Indices, RowArrays
+from coordinator.costmodel.averaging import Average
 from coordinator.costmodel.checkpoint import Checkpoint
-from coordinator.costmodel.loss import LossConfig, ranking_loss
+from coordinator.costmodel.loss import LossConfig, latency_loss, ranking_loss
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.sampling import assemble, epoch_batches, head_choice, hide_hardware
 from coordinator.costmodel.team import Team
-from coordinator.costmodel.training_state import TrainingState
+from coordinator.costmodel.training_state import Learner, TrainingState
 from tunefleet.machine_lock import MachineLock
 
 _SCORING_BATCH = 512
@@ -54,6 +55,10 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     learning_rate_fine_tuning: float = 6e-4
     weight_decay: float = 0.02
+    latency_weight: float = 0.3
+    """Of guessing the latency itself beside ranking."""
+    averaging: float = 0.998
+    """Decay of the average of weights over steps that becomes the model (Polyak averaging)."""
     head_share: float = 0.7
     """Share of the rows each head of the ensemble sees."""
     hardware_dropout: float = 0.1
@@ -121,10 +126,13 @@ def fit(
     chosen = head_choice(arrays.candidate, model.config.ensemble, config.head_share)
     steps = _steps(arrays, material.rows, parent is not None, config)
     peak = config.learning_rate if parent is None else config.learning_rate_fine_tuning
-    optimiser = torch.optim.AdamW(model.parameters(), peak, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), peak, weight_decay=config.weight_decay, fused=True
+    )
     batches = _batches(arrays, material, steps, rng, config)
     trainer = _Trainer(arrays, chosen, model, optimiser, config, team)
-    keeper = _Keeper(state_path, team.leads, model, optimiser)
+    average = Average(model, config.averaging)
+    keeper = _Keeper(state_path, team.leads, Learner(model, optimiser, average))
     begin, loss_mean = keeper.resume(lambda: _key(arrays, parent, config, batches))
     model.train()
     for step in range(begin, steps):
@@ -132,12 +140,14 @@ def fit(
             settings["lr"] = peak * _learning_rate(step, steps)
         with lock.busy():
             value = trainer.learn(batches[step], step)
+            average.update(step)
         loss_mean = value if step == 0 else 0.95 * loss_mean + 0.05 * value
         if progress is not None and step % _PROGRESS_EVERY_STEPS == 0:
             with keeper.kept_at_the_end(step + 1, loss_mean):
                 progress((step + 1) / steps, f"step {step + 1} of {steps}, loss {loss_mean:.3f}")
         keeper.keep_if_due(step + 1, loss_mean)
     keeper.forget()
+    average.apply()
     model.eval()
     return TrainedModel(model, len(material.rows), rows_normalised, steps, loss_mean)
 
@@ -145,13 +155,10 @@ def fit(
 class _Keeper:
     """Keeps the state of a training in a file, where one is wanted."""
 
-    def __init__(
-        self, path: Path | None, leads: bool, model: CostModel, optimiser: torch.optim.AdamW
-    ) -> None:
+    def __init__(self, path: Path | None, leads: bool, learner: Learner) -> None:
         self._path = path
         self._leads = leads
-        self._model = model
-        self._optimiser = optimiser
+        self._learner = learner
         self._key = ""
         self._kept_at = time.monotonic()
 
@@ -163,7 +170,7 @@ class _Keeper:
         state = TrainingState.load(self._path, self._key)
         if state is None:
             return 0, 0.0
-        state.restore(self._model, self._optimiser)
+        state.restore(self._learner)
         return state.step, state.loss
 
     @contextmanager
@@ -186,7 +193,7 @@ class _Keeper:
 
     def _keep(self, done: int, loss: float) -> None:
         if self._path is not None and self._leads:
-            state = TrainingState.of(self._key, done, loss, self._model, self._optimiser)
+            state = TrainingState.of(self._key, done, loss, self._learner)
             state.save(self._path)
 
 
@@ -218,11 +225,17 @@ class _Trainer:
     def _loss(self, batch: list[Indices], step: int) -> torch.Tensor:
         config = self.config
         (features, mask, hardware), lists, place = assemble(self.arrays, self.chosen, batch)
-        # From the step's number, so that a training that is resumed hides the same.
+        # From the step's number, so that a training that is resumed hides and drops the same.
         rng = np.random.default_rng((config.seed, step, self.team.rank))
         hardware = hide_hardware(hardware, batch, rng, config.hardware_dropout)
-        scores = self.model.head_scores(features, mask, hardware)[place]
-        return ranking_loss(scores, lists, config.loss)
+        torch.manual_seed(int(rng.integers(2**31)))
+        embedded = self.model.embed(features, mask, hardware)
+        loss = ranking_loss(self.model.heads(embedded)[place], lists, config.loss)
+        if config.latency_weight > 0:
+            guess = self.model.log_latency(embedded)[place]
+            off = latency_loss(guess, lists, self.model.latency_mean, self.model.latency_std)
+            loss = loss + config.latency_weight * off
+        return loss
 
 
 def _key(
@@ -288,7 +301,9 @@ def _start(
     if len(training):
         with lock.busy():
             some = np.random.default_rng(config.seed).permutation(training)[:_NORMALISED_ROWS]
-            model.normaliser.fit(*(torch.from_numpy(part) for part in arrays.padded(some)))
+            features, mask, hardware = (torch.from_numpy(part) for part in arrays.padded(some))
+            log_latency = torch.from_numpy(arrays.log_latency[some].astype(np.float32))
+            model.fit_normalisation(features, mask, hardware, log_latency)
     return model, len(training)
 
 
@@ -306,7 +321,8 @@ def _epoch(
     arrays: RowArrays, training: Indices, rng: np.random.Generator, config: TrainConfig
 ) -> list[list[Indices]]:
     groups = arrays.group[training]
-    batches = epoch_batches(groups, rng, config.list_size, config.lists_per_batch)
+    lengths = arrays.stores[training]
+    batches = epoch_batches(groups, lengths, rng, config.list_size, config.lists_per_batch)
     return [[training[rows] for rows in batch] for batch in batches]
 
 

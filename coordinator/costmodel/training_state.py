@@ -12,8 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coordinator.costmodel.averaging import Average
+
 _META = "meta"
-_PARTS = ("weight", "mean", "square")
+_PARTS = ("weight", "mean", "square", "average")
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What changes while a model is trained."""
+
+    model: torch.nn.Module
+    optimiser: torch.optim.AdamW
+    average: Average
 
 
 @dataclass
@@ -30,28 +41,35 @@ class TrainingState:
     """Adam's running mean of gradients."""
     square: dict[str, NDArray[np.float32]]
     """Adam's running mean of squared gradients."""
+    average: dict[str, NDArray[np.float32]]
+    """Of the weights over all steps."""
 
     @classmethod
-    def of(
-        cls, key: str, step: int, loss: float, model: torch.nn.Module, optimiser: torch.optim.AdamW
-    ) -> TrainingState:
+    def of(cls, key: str, step: int, loss: float, learner: Learner) -> TrainingState:
         """Take a copy of where a training stands."""
-        state = cls(key, step, loss, {}, {}, {})
-        for name, tensor in model.state_dict().items():
+        state = cls(key, step, loss, {}, {}, {}, {})
+        state.average = {
+            name: value.numpy().copy() for name, value in learner.average.weight.items()
+        }
+        for name, tensor in learner.model.state_dict().items():
             state.weight[name] = tensor.detach().numpy().copy()
-        for name, parameter in model.named_parameters():
-            moments = optimiser.state.get(parameter)
+        for name, parameter in learner.model.named_parameters():
+            moments = learner.optimiser.state.get(parameter)
             if moments:
                 state.mean[name] = moments["exp_avg"].numpy().copy()
                 state.square[name] = moments["exp_avg_sq"].numpy().copy()
         return state
 
-    def restore(self, model: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        """Put a model and its optimiser where they stood."""
+    def restore(self, learner: Learner) -> None:
+        """Put a model, its optimiser and its average where they stood."""
+        model, moments = learner.model, learner.optimiser.state
         model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in self.weight.items()})
+        learner.average.weight.update(
+            {name: torch.from_numpy(value.copy()) for name, value in self.average.items()}
+        )
         for name, parameter in model.named_parameters():
             if name in self.mean:
-                optimiser.state[parameter] = {
+                moments[parameter] = {
                     "step": torch.tensor(float(self.step)),
                     "exp_avg": torch.from_numpy(self.mean[name].copy()),
                     "exp_avg_sq": torch.from_numpy(self.square[name].copy()),

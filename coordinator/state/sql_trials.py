@@ -115,6 +115,7 @@ def _training_page() -> Select[Any]:
             trials.c.verdict,
             trial_payloads.c.stores,
             trial_payloads.c.features,
+            trial_payloads.c.trace,
             record_sets.c.workload,
             record_sets.c.target,
             record_sets.c.fingerprint,
@@ -148,6 +149,7 @@ def _training_row(row: Row[Any], hardware: tuple[float, ...]) -> TrainingRow:
         noise=row.noise,
         verdict=row.verdict,
         hardware=hardware,
+        trace=unpack(row.trace).decode(),
     )
 
 

@@ -46,6 +46,7 @@ class TrainingRow:
     verdict: str
     hardware: tuple[float, ...]
     """The hardware vector of the device that measured it, NaN where unknown."""
+    trace: str = field(repr=False)
 
 
 @dataclass(frozen=True)

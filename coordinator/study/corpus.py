@@ -107,7 +107,7 @@ def gather(
     """Read a dataset.
 
     Trials without features and trials with the verdict LOST are left out; rows that cannot be used
-    are too. Traces are not kept. Nothing is read while something is timed on this machine: the
+    are too. Nothing is read while something is timed on this machine: the
     machine's lock must not be held already.
 
     Args:
@@ -126,7 +126,7 @@ def gather(
     sources: dict[str, dict[str, int]] = {}
     tables = [open_trials(path) for path in parts.trials]
     for item in read_all(tables, progress, features=features is STORES):
-        found = item if isinstance(item, Refused) else _row(*item, describe)
+        found = item if isinstance(item, Refused) else _row(*item, features, describe)
         if isinstance(found, Refused):
             if refused is not None:
                 refused(found)
@@ -150,7 +150,7 @@ def gather(
     targets, target = numbered(row.target for row in rows)
     return Corpus(
         name=place.name,
-        arrays=to_arrays(rows, width=features.width, most=features.most),
+        arrays=to_arrays(rows, features=features),
         workloads=workloads,
         workload=workload,
         targets=targets,
@@ -170,7 +170,9 @@ def _stored(record: TrialRecord) -> tuple[int, bytes] | None:
     return None if features is None else (features.stores, features.data)
 
 
-def _row(record: TrialRecord, profile: str, describe: Describe) -> TrainingRow | Refused | None:
+def _row(
+    record: TrialRecord, profile: str, features: FeatureSet, describe: Describe
+) -> TrainingRow | Refused | None:
     trial = record.trial
     if trial.verdict is Verdict.LOST:
         return None
@@ -180,7 +182,7 @@ def _row(record: TrialRecord, profile: str, describe: Describe) -> TrainingRow |
         return Refused(trial.trial_id, str(e))
     if tokens is None:
         return None
-    return TrainingRow(
+    row = TrainingRow(
         workload=record.key.workload,
         target=record.key.target,
         device_fingerprint=record.key.fingerprint,
@@ -191,7 +193,14 @@ def _row(record: TrialRecord, profile: str, describe: Describe) -> TrainingRow |
         latency_s=trial.latency_s,
         noise=trial.noise,
         verdict=trial.verdict,
+        trace=trial.trace,
     )
+    if features.scheduled:
+        try:
+            row.schedule  # noqa: B018 (the row keeps it)
+        except ValueError as e:
+            return Refused(trial.trial_id, str(e))
+    return row
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ import numpy as np
 from coordinator.costmodel.arrays import Floats, RowArrays, to_arrays
 from coordinator.costmodel.dataset import TrainingRow
 from coordinator.costmodel.feature_sets import STEPS
-from coordinator.costmodel.steps import MAX_STEPS, STEP_FEATURES, encode
+from coordinator.costmodel.steps import STEP_FEATURES, encode
 from coordinator.dataset.reading import Refused, find_parts, open_trials, read_all
 from coordinator.dataset.schema import invalid
 from coordinator.dataset.tenset import BrokenLine, Damage, TensetRow, find_records, read_tenset
@@ -145,7 +145,7 @@ def load_tenset(
     networks = find_networks(place)
     corpus = Corpus(
         name=place.name,
-        arrays=to_arrays(rows, width=STEP_FEATURES, most=MAX_STEPS),
+        arrays=to_arrays(rows, features=STEPS),
         workloads=workloads,
         workload=workload,
         targets=targets,
@@ -254,4 +254,5 @@ def _with_steps(arrays: RowArrays, blocks: Sequence[Floats]) -> RowArrays:
         features=np.concatenate([np.zeros((0, STEP_FEATURES), np.float32), *blocks]),
         first_store=np.cumsum(counts) - counts,
         stores=counts,
+        scheduled=False,
     )

@@ -41,19 +41,20 @@ class MlpRanker:
         torch.set_num_threads(self._threads)
         torch.manual_seed(self._seed)
         rng = np.random.default_rng(self._seed)
+        arrays = arrays.without_schedules()
         measured = rows[~np.isnan(arrays.log_latency[rows])]
         # Of either sign: the names of schedule steps are.
         network = _Network(np.abs(arrays.take(measured).features).max(axis=0, initial=1e-6))
         optimiser = torch.optim.Adam(
             network.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY
         )
-        groups = arrays.group[measured]
-        epoch = sum(1 for _ in epoch_batches(groups, rng, _LIST_SIZE, _LISTS_PER_BATCH))
+        groups, lengths = arrays.group[measured], arrays.stores[measured]
+        epoch = sum(1 for _ in epoch_batches(groups, lengths, rng, _LIST_SIZE, _LISTS_PER_BATCH))
         if epoch == 0:
             raise ValueError(f"nothing to compare: no task has two of the {len(rows)} rows")
         steps, done = min(epoch * _EPOCHS, self._max_steps), 0
         while done < steps:
-            for lists in epoch_batches(groups, rng, _LIST_SIZE, _LISTS_PER_BATCH):
+            for lists in epoch_batches(groups, lengths, rng, _LIST_SIZE, _LISTS_PER_BATCH):
                 loss = self._loss(network, arrays, [measured[part] for part in lists])
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -69,6 +70,7 @@ class MlpRanker:
     def score(self, arrays: RowArrays, rows: Indices) -> Floats:
         """Return the perceptron's output for each row."""
         assert self._network is not None, "fit first"
+        arrays = arrays.without_schedules()
         scores = np.zeros(len(rows), np.float64)
         for start in range(0, len(rows), _SCORING_BATCH):
             some = slice(start, start + _SCORING_BATCH)

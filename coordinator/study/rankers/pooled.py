@@ -37,7 +37,8 @@ def tree_config(effort: Effort) -> TreeConfig:
 
 
 class TreeRanker:
-    """XGBoost on sums and maxima over stores, with or without the hardware vector beside them."""
+    """XGBoost on the schedule's row and sums and maxima over stores, with or without the hardware
+    vector beside them."""
 
     def __init__(self, hardware: bool, seed: int = 0, config: TreeConfig | None = None) -> None:
         self.name = "xgb_hw" if hardware else "xgb"
@@ -93,13 +94,27 @@ class TreeRanker:
 
 
 def pool(arrays: RowArrays, rows: Indices) -> NDArray[np.float32]:
-    """Return float32 [B, 2F]: sums and maxima of a program's values over its stores."""
+    """Make one row of each program: sums and maxima over its stores, after its schedule's row.
+
+    Args:
+        arrays: of all programs.
+        rows: int64 [B], which.
+
+    Returns:
+        Float32 [B, 3F], or [B, 2F] where programs have no row of their schedule.
+    """
     taken = arrays.take(rows)
-    if not len(rows):
-        return np.zeros((0, 2 * arrays.features.shape[1]), np.float32)
-    sums = np.add.reduceat(taken.features, taken.first_store, axis=0)
-    highest = np.maximum.reduceat(taken.features, taken.first_store, axis=0)
-    return np.concatenate([sums, highest], axis=1)
+    stores = taken.without_schedules()
+    pooled = np.zeros((len(rows), 2 * arrays.features.shape[1]), np.float32)
+    some = np.flatnonzero(stores.stores)
+    if len(some):
+        first = stores.first_store[some]
+        sums = np.add.reduceat(stores.features, first, axis=0)
+        highest = np.maximum.reduceat(stores.features, first, axis=0)
+        pooled[some] = np.concatenate([sums, highest], axis=1)
+    if not taken.scheduled:
+        return pooled
+    return np.concatenate([taken.features[taken.first_store], pooled], axis=1)
 
 
 def _relevance(arrays: RowArrays, rows: Indices) -> NDArray[np.float32]:
