@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.study.corpus import Corpus
 from coordinator.study.evaluation import Evaluation, Interval
+from coordinator.study.rankers.attention import AttentionRanker
 from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Progress
 from coordinator.study.splits import Split, make_split
 from coordinator.study.tables import Table
-from coordinator.study.workbook import Workbook
+from coordinator.study.workbook import Cell, Workbook
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -104,6 +108,13 @@ def possible_splits(
     if not found:
         raise TuneFleetError(Reason.SPLIT_IMPOSSIBLE, " ".join(notes))
     return found, notes
+
+
+def base_model(book: Workbook, split: Split, plan: Plan) -> Checkpoint:
+    """Return the attention model trained on one side of a split, which several studies build on."""
+    settings = {"split": split.name, "seed": split.seed}
+    cell = Cell("base", settings, split.train, np.zeros(0, np.int64))
+    return book.trained(cell, lambda: AttentionRanker().seeded(split.seed, plan.effort))
 
 
 METRIC_COLUMNS = ("pca", "pca_by_task", "top1", "top5")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from coordinator.study.evaluation import Evaluation, merge
+from coordinator.study.rankers.attention import AttentionRanker
 from coordinator.study.rankers.registry import MODELS
 from coordinator.study.splits import SPLITS, Split
 from coordinator.study.studies.base import (
@@ -10,6 +13,7 @@ from coordinator.study.studies.base import (
     Bench,
     Findings,
     Plan,
+    base_model,
     metric_cells,
     possible_splits,
 )
@@ -49,10 +53,11 @@ def study_splits(bench: Bench, plan: Plan) -> Findings:
 
 
 def _judge(book: Workbook, split: Split, model: str, plan: Plan) -> Evaluation:
-    cell = Cell(
-        "models",
-        {"split": split.name, "model": model, "seed": split.seed},
-        split.train,
-        split.test,
-    )
+    settings = {"split": split.name, "model": model, "seed": split.seed}
+    if model == "attention":
+        # Trained apart, for other studies build on the same weights.
+        settings["trained_on"] = len(split.train)
+        cell = Cell("models", settings, np.zeros(0, np.int64), split.test)
+        return book.judge(cell, lambda: AttentionRanker(parent=base_model(book, split, plan)))
+    cell = Cell("models", settings, split.train, split.test)
     return book.judge(cell, lambda: MODELS[model](split.seed, plan.effort))

@@ -20,6 +20,7 @@ from coordinator.study.studies.base import (
     Curve,
     Findings,
     Plan,
+    base_model,
     metric_cells,
     possible_splits,
 )
@@ -111,12 +112,4 @@ class Transfer:
         return FewShot(self._base(), self._split.train, seed, effort)
 
     def _base(self) -> Checkpoint:
-        cell = Cell(
-            "base",
-            {"split": self._split.name, "seed": self._split.seed},
-            self._split.train,
-            np.zeros(0, np.int64),
-        )
-        return self._book.trained(
-            cell, lambda: AttentionRanker().seeded(self._split.seed, self._plan.effort)
-        )
+        return base_model(self._book, self._split, self._plan)
