@@ -31,8 +31,8 @@ class ModelConfig:
     width: int = 48
     attention_heads: int = 4
     blocks: int = 1
-    """Twice the width and a second block ranked held-out tasks of the shipped dataset no better, and
-    take twice the time."""
+    """Twice the width and a second block ranked held-out tasks of the shipped dataset no better,
+    and take twice the time."""
     hardware_width: int = 48
     ensemble: int = 4
     """Score heads; their disagreement is the model's uncertainty."""

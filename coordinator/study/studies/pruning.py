@@ -18,6 +18,7 @@ from coordinator.study.studies.base import (
     Curve,
     Findings,
     Plan,
+    base_model,
     metric_cells,
 )
 from coordinator.study.tables import Table
@@ -100,9 +101,15 @@ class _Pruner:
             "strategy": strategy,
             "removed": removed,
         }
-        train = self._left(split, strategy, removed) if removed else split.train
-        cell = Cell("pruning", settings, train, split.test)
+        if not removed:
+            settings["trained_on"] = len(split.train)
+            cell = Cell("pruning", settings, np.zeros(0, np.int64), split.test)
+            return self._book.judge(cell, lambda: self._whole(split))
+        cell = Cell("pruning", settings, self._left(split, strategy, removed), split.test)
         return self._book.judge(cell, lambda: self._model(split.seed))
+
+    def _whole(self, split: Split) -> AttentionRanker:
+        return AttentionRanker(parent=base_model(self._book, split, self._plan))
 
     def _left(self, split: Split, strategy: str, removed: float) -> Indices:
         context = Context(
