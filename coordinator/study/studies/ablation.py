@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
+from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.feature_sets import STORES
 from coordinator.costmodel.loss import LossConfig, Weighting
 from coordinator.costmodel.train import TrainConfig
-from coordinator.study.evaluation import merge
+from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing, constant_hardware, shuffled_hardware
+from coordinator.study.splits import Split
 from coordinator.study.studies.base import (
     METRIC_COLUMNS,
     Bench,
     Findings,
     Plan,
+    base_model,
     metric_cells,
     possible_splits,
 )
 from coordinator.study.tables import Table
-from coordinator.study.workbook import Cell
+from coordinator.study.workbook import Cell, Workbook
 from tunefleet.errors import Reason, TuneFleetError
 
 Change = Callable[[TrainConfig], TrainConfig]
@@ -41,20 +46,25 @@ VARIANTS: dict[str, Change] = {
     "no relations of program to hardware": _model(relations=False),
     "pooling: sum": _model(pooling="sum"),
     "pooling: attention": _model(pooling="attention"),
-    "one block": _model(blocks=1),
+    "two blocks": _model(blocks=2),
     "three blocks": _model(blocks=3),
+    "twice the width": _model(width=96),
     "one head": _model(ensemble=1),
     "loss: pairs alone": _loss(LossConfig(magnitude=0.0)),
     "loss: pairs count the same": _loss(LossConfig(weighting=Weighting.EVEN)),
     "loss: the fastest count more": _loss(LossConfig(weighting=Weighting.TOP)),
     "loss: differences of log latency": _loss(LossConfig(order=0.0, magnitude=1.0)),
+    "no guess of the latency": lambda config: replace(config, latency_weight=0.0),
+    "no average of weights": lambda config: replace(config, averaging=0.0),
+    "no dropout": _model(dropout=0.0),
 }
 """What is changed of the model or of its training."""
 
-OF_STORES = ("no relations of program to hardware",)
+OF_STORES = ("no relations of program to hardware", "no row of the schedule")
 """Variants that lack what the model has for buffer stores only."""
 
 SHOWN = {
+    "no row of the schedule": RowArrays.without_schedules,
     "constant hardware": constant_hardware,
     "shuffled hardware": shuffled_hardware,
 }
@@ -85,27 +95,22 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
     for name, splits in by_name.items():
         judged = {}
         for variant in variants:
-            judged[variant] = merge(
-                [
-                    book.judge(
-                        Cell(
-                            "ablation",
-                            {"split": name, "variant": variant, "seed": split.seed},
-                            split.train,
-                            split.test,
-                        ),
-                        lambda variant=variant, split=split: make_variant(  # type: ignore[misc]
-                            variant, split.seed, plan.effort
-                        ),
-                    )
-                    for split in splits
-                ]
-            )
+            judged[variant] = merge([_judge(book, split, variant, plan) for split in splits])
         whole = judged.get("whole")
         for variant, evaluation in judged.items():
             behind = whole.difference(evaluation)["pca"] if whole else None
             table.add(name, variant, *metric_cells(evaluation), behind)
     return Findings([table], notes=notes)
+
+
+def _judge(book: Workbook, split: Split, variant: str, plan: Plan) -> Evaluation:
+    settings = {"split": split.name, "variant": variant, "seed": split.seed}
+    if variant == "whole":
+        settings["trained_on"] = len(split.train)
+        cell = Cell("ablation", settings, np.zeros(0, np.int64), split.test)
+        return book.judge(cell, lambda: AttentionRanker(parent=base_model(book, split, plan)))
+    cell = Cell("ablation", settings, split.train, split.test)
+    return book.judge(cell, lambda: make_variant(variant, split.seed, plan.effort))
 
 
 def make_variant(name: str, seed: int, effort: Effort) -> Ranker:
