@@ -32,7 +32,8 @@ def choose(
     """Choose programs to measure.
 
     Args:
-        features: raw features of each program, float32 [stores, 172].
+        features: raw features of each program, float32 [1 + stores, 172]: its schedule's row, then
+            its stores.
         score: float32 [programs], higher is faster; ``None`` without a model, when all are chosen
             for being different.
         spread: float32 [programs], how much the model doubts its score.
@@ -77,8 +78,14 @@ def _best_and_distinct(points: FloatMatrix, score: FloatArray, count: int) -> li
 
 
 def _standardised(features: Sequence[FloatArray]) -> FloatMatrix:
-    """Describe each program by one point, float64 [programs, 172]: summed logs, standardised."""
-    points = np.stack([_summed_logs(rows) for rows in features])
+    """Describe each program by one point, float64 [programs, 2 * 172], standardised.
+
+    First the logs of the schedule's row, then those of the stores, summed over them: the same
+    column means something else in the two.
+    """
+    points = np.stack(
+        [np.concatenate([_summed_logs(rows[:1]), _summed_logs(rows[1:])]) for rows in features]
+    )
     deviation = points.std(axis=0)
     deviation[deviation < 1e-9] = 1.0
     return np.asarray((points - points.mean(axis=0)) / deviation, dtype=np.float64)

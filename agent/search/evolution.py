@@ -37,9 +37,15 @@ class Program:
     candidate: str
     """Structural hash: equal programs have equal names."""
     features: FloatArray = field(repr=False)
-    """float32 [stores, 172], raw."""
+    """float32 [1 + stores, 172], raw: what a model is fed. First the row of the schedule that
+    ``trace`` is, then the program's stores, of which there may be none."""
     trace: Any = field(repr=False)
     """What the space needs to mutate it and to write it down."""
+
+    @property
+    def stores(self) -> FloatArray:
+        """The features of the buffer stores alone, float32 [stores, 172]: what a trial keeps."""
+        return self.features[1:]
 
 
 class Space(Protocol):

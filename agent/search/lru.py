@@ -11,8 +11,11 @@ from agent.search.evolution import FloatArray
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-_FEATURE_BYTES = 2 * 2**20
-"""Features kept for one workload: about 1,000 programs of three stores."""
+STORES_BYTES = 2 * 2**20
+"""Features of stores kept for one workload: about 1,000 programs of three stores."""
+ROWS_BYTES = 2**20
+"""Rows of schedules kept for one workload: about 1,500. Equal programs share their stores, but
+have a row for every schedule that makes them."""
 
 
 class Recent(Generic[Key, Value]):
@@ -33,29 +36,29 @@ class Recent(Generic[Key, Value]):
         return value
 
 
-class FeatureCache:
-    """Keeps the features, float32 [stores, 172], of the programs used last."""
+class FeatureCache(Generic[Key]):
+    """Keeps the features, float32 [rows, 172], of what was used last."""
 
-    def __init__(self, limit_bytes: int = _FEATURE_BYTES) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._bytes = 0
-        self._features: OrderedDict[str, FloatArray] = OrderedDict()
+        self._features: OrderedDict[Key, FloatArray] = OrderedDict()
 
-    def __contains__(self, candidate: object) -> bool:
-        return candidate in self._features
+    def __contains__(self, key: object) -> bool:
+        return key in self._features
 
-    def get(self, candidate: str) -> FloatArray:
-        """Return a program's features.
+    def get(self, key: Key) -> FloatArray:
+        """Return the features kept under a key.
 
         Raises:
             KeyError: they are not kept.
         """
-        self._features.move_to_end(candidate)
-        return self._features[candidate]
+        self._features.move_to_end(key)
+        return self._features[key]
 
-    def put(self, candidate: str, features: FloatArray) -> None:
-        """Keep a program's features, and drop those unused for longest beyond the limit."""
-        self._features[candidate] = features
+    def put(self, key: Key, features: FloatArray) -> None:
+        """Keep features under a new key, and drop those unused for longest beyond the limit."""
+        self._features[key] = features
         self._bytes += features.nbytes
         while self._bytes > self._limit_bytes and len(self._features) > 1:
             _, dropped = self._features.popitem(last=False)

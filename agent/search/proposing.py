@@ -169,7 +169,7 @@ def _candidate(program: Program, text: str, pick: Pick, score: float | None) -> 
     return Candidate(
         candidate=program.candidate,
         trace=text,
-        features=ProgramFeatures(len(program.features), program.features.tobytes()),
+        features=ProgramFeatures(len(program.stores), program.stores.tobytes()),
         predicted=score if score is not None and math.isfinite(score) else None,
         explored=pick.explored,
     )

@@ -66,7 +66,8 @@ class Ranker:
         """Score programs for one device.
 
         Args:
-            features: raw features of at least one program, each float32 [stores, 172].
+            features: raw features of at least one program, each float32 [1 + stores, 172]: its
+                schedule's row, then its stores.
             hardware: the raw hardware vector; NaN where unknown.
 
         Returns:
@@ -100,11 +101,11 @@ class Ranker:
     def _check_golden(self, text: str) -> None:
         try:
             golden = json.loads(text)
-            programs, stores, width = (int(n) for n in golden["shape"])
+            programs, rows, width = (int(n) for n in golden["shape"])
             if width != PROGRAM_FEATURES_PER_STORE or programs < 1:
                 raise ModelError(f"the cost model's golden vectors have shape {golden['shape']}")
-            features = _array(golden["features"], (programs, stores, width))
-            mask = _array(golden["mask"], (programs, stores))
+            features = _array(golden["features"], (programs, rows, width))
+            mask = _array(golden["mask"], (programs, rows))
             hardware = _array(golden["hardware"], (programs, len(HARDWARE_FEATURES)))
             expected = _array(golden["score"], (programs,))
         except (ValueError, KeyError, TypeError) as e:
@@ -121,10 +122,13 @@ class Ranker:
 
 
 def _padded(features: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Stack programs with zero rows after the real ones: [B, L, 172], and the mask [B, L]."""
-    stores = max(1, *(len(rows) for rows in features))
-    stacked = np.zeros((len(features), stores, PROGRAM_FEATURES_PER_STORE), np.float32)
-    mask = np.zeros((len(features), stores), np.float32)
+    """Stack programs with zero rows after the real ones: [B, L, 172], and the mask [B, L].
+
+    L is that of the longest, the schedule's row included: from 1 to ``MAX_ROWS``.
+    """
+    longest = max(len(rows) for rows in features)
+    stacked = np.zeros((len(features), longest, PROGRAM_FEATURES_PER_STORE), np.float32)
+    mask = np.zeros((len(features), longest), np.float32)
     for place, rows in enumerate(features):
         stacked[place, : len(rows)] = rows
         mask[place, : len(rows)] = 1

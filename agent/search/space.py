@@ -15,7 +15,8 @@ import numpy as np
 
 from agent.search.evolution import FloatArray, Program
 from agent.search.executor import PoliteExecutor
-from agent.search.lru import FeatureCache
+from agent.search.lru import ROWS_BYTES, STORES_BYTES, FeatureCache
+from agent.search.trace_rows import TraceRows, row_of_text
 from agent.tvm_startup import import_tvm
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.leases import BASELINE_TRACE
@@ -46,8 +47,23 @@ class WorkloadError(ValueError):
 
 @dataclass(frozen=True)
 class _Applied:
+    """What a trace makes of the workload."""
+
     candidate: str
-    schedule: Any
+    row: FloatArray
+    """The row of the schedule with this target's postprocessing, float32 [1, 172]."""
+    schedule: Any | None
+    """``None`` where the trace was met before, and its program's features are known."""
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """A trace with all its decisions, and what came of it."""
+
+    key: int
+    """Names the decisions."""
+    trace: Any
+    applied: _Applied
 
 
 class DesignSpace:
@@ -87,7 +103,11 @@ class DesignSpace:
         self._mutators = list(mutators)
         self._mutator_weights = [_number(p) for p in mutators.values()]
         self._extractor = ms.feature_extractor.PerStoreFeature(extract_workload=True)
-        self._features = FeatureCache()
+        self._trace_rows = TraceRows()
+        self._stores: FeatureCache[str] = FeatureCache(STORES_BYTES)
+        # A row follows from the decisions. Those of two schedules that make the same program
+        # differ, and training will see the row of the very trace that is written down.
+        self._rows: FeatureCache[int] = FeatureCache(ROWS_BYTES)
         self._candidates: dict[int, str] = {}
         self._executor: PoliteExecutor | None = None
         self.workload = program_name(self._module)
@@ -110,7 +130,12 @@ class DesignSpace:
         if not self._sketches:
             return []
         applied = self._map("sample", self._sample, seeds)
-        return self._finish([(a, a.schedule.trace) for a in applied if a is not None])
+        found: list[_Decided] = []
+        for one in applied:
+            if one is not None and one.schedule is not None:
+                trace = one.schedule.trace
+                found.append(_Decided(_decisions_key(trace), trace, one))
+        return self._finish(found)
 
     def mutate(self, parents: Sequence[Program], seeds: Sequence[int]) -> list[Program]:
         """Change one decision of each parent, leaving out failures and invalid programs."""
@@ -127,12 +152,13 @@ class DesignSpace:
         return self._realise("load", self._map("load", self._parse, wanted))
 
     def baseline(self) -> Program:
-        """Return the unscheduled program; its features may have no rows."""
+        """Return the unscheduled program; it may have no stores, but has an empty trace's row."""
         schedule = Schedule(self._module)
-        features = self._map("features", self._extract, [schedule])[0]
-        if features is None:
-            features = np.zeros((0, PROGRAM_FEATURES_PER_STORE), np.float32)
-        return Program(self.workload, features, None)
+        stores = self._map("features", self._extract, [schedule])[0]
+        if stores is None:
+            stores = np.zeros((0, PROGRAM_FEATURES_PER_STORE), np.float32)
+        row = row_of_text(BASELINE_TRACE)
+        return Program(self.workload, np.concatenate([row, stores]), None)
 
     def write(self, programs: Sequence[Program]) -> list[str | None]:
         """Write programs down as traces in JSON, postprocessing included.
@@ -155,36 +181,41 @@ class DesignSpace:
         """Make programs of traces with all their decisions; ``None`` and invalid ones go."""
         # Half of all mutants are equal, and comparing decisions is far cheaper than applying them.
         keyed = [(_decisions_key(trace), trace) for trace in traces if trace is not None]
-        unknown = {k: t for k, t in keyed if self._candidates.get(k) not in self._features}
-        applied = dict(zip(unknown, self._map(phase, self._apply, unknown.values()), strict=True))
-        found: list[tuple[_Applied, Any]] = []
+        unknown = {key: trace for key, trace in keyed if not self._is_known(key)}
+        made = dict(zip(unknown, self._map(phase, self._apply, unknown.values()), strict=True))
+        found: list[_Decided] = []
         for key, trace in keyed:
-            result = applied[key] if key in applied else _Applied(self._candidates[key], None)
-            if result is not None:
-                found.append((result, trace))
+            applied = made[key] if key in made else self._recalled(key)
+            if applied is not None:
+                found.append(_Decided(key, trace, applied))
         return self._finish(found)
 
-    def _finish(self, found: Sequence[tuple[_Applied, Any]]) -> list[Program]:
-        """Add features; programs TVM cannot extract any from are left out."""
-        missing = {
-            applied.candidate: applied.schedule
-            for applied, _ in found
-            if applied.candidate not in self._features
-        }
+    def _is_known(self, key: int) -> bool:
+        return self._candidates.get(key) in self._stores and key in self._rows
+
+    def _recalled(self, key: int) -> _Applied:
+        return _Applied(self._candidates[key], self._rows.get(key), None)
+
+    def _finish(self, found: Sequence[_Decided]) -> list[Program]:
+        """Add the stores; programs TVM cannot extract any from are left out."""
+        applied = [one.applied for one in found]
+        missing = {a.candidate: a.schedule for a in applied if a.candidate not in self._stores}
         extracted = self._map("features", self._extract, missing.values())
-        known = dict(zip(missing, extracted, strict=True))
+        new = dict(zip(missing, extracted, strict=True))
         if len(self._candidates) > _NAMES_KEPT:
             self._candidates.clear()
         programs: list[Program] = []
-        for applied, trace in found:
-            name = applied.candidate
-            features = known[name] if name in known else self._features.get(name)
-            if features is not None:
-                programs.append(Program(name, features, trace))
-                self._candidates[_decisions_key(trace)] = name
-        for name, features in known.items():
-            if features is not None:
-                self._features.put(name, features)
+        for one in found:
+            name, row = one.applied.candidate, one.applied.row
+            stores = new[name] if name in new else self._stores.get(name)
+            if stores is not None:
+                programs.append(Program(name, np.concatenate([row, stores]), one.trace))
+                self._candidates[one.key] = name
+                if one.key not in self._rows:
+                    self._rows.put(one.key, row)
+        for name, stores in new.items():
+            if stores is not None:
+                self._stores.put(name, stores)
         return programs
 
     def _sample(self, seed: int) -> _Applied | None:
@@ -202,6 +233,17 @@ class DesignSpace:
         return None
 
     def _apply(self, trace: Any, seed: int = _SPACE_SEED) -> _Applied | None:
+        schedule = self._schedule(trace, seed)
+        if schedule is None:
+            return None
+        try:
+            row = self._trace_rows.row(schedule.trace)
+        except ValueError:
+            return None
+        return _Applied(program_name(schedule.mod), row, schedule)
+
+    def _schedule(self, trace: Any, seed: int = _SPACE_SEED) -> Any | None:
+        """Apply a trace, with this target's postprocessing; ``None`` where it is invalid."""
         # Errors are expected here, and rendering one with its program costs more than the program.
         schedule = Schedule(self._module, seed=seed, error_render_level="none")
         try:
@@ -211,7 +253,7 @@ class DesignSpace:
                 return None
         except Exception:
             return None
-        return _Applied(program_name(schedule.mod), schedule)
+        return schedule
 
     def _parse(self, text: str) -> Any | None:
         schedule = Schedule(self._module, error_render_level="none")
@@ -224,10 +266,10 @@ class DesignSpace:
     def _write(self, program: Program) -> str | None:
         if program.trace is None:
             return BASELINE_TRACE
-        applied = self._apply(program.trace)
-        if applied is None or applied.candidate != program.candidate:
+        schedule = self._schedule(program.trace)
+        if schedule is None or program_name(schedule.mod) != program.candidate:
             return None
-        return json.dumps(applied.schedule.trace.as_json(), default=_number)
+        return json.dumps(schedule.trace.as_json(), default=_number)
 
     def _extract(self, schedule: Any) -> FloatArray | None:
         try:

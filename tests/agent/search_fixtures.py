@@ -78,7 +78,9 @@ def write_model(
     digest: str | None = None,
     golden_error: float = 0.0,
 ) -> Path:
-    """Store a model whose score is one feature, summed over the stores and scaled.
+    """Store a model whose score is one feature, summed over all rows and scaled.
+
+    A program's rows are its schedule's and its stores'.
 
     Its spread is one tenth of the score's magnitude.
     """

@@ -7,9 +7,9 @@ import numpy as np
 from agent.search.choose import choose
 
 
-def program(value: float) -> np.ndarray:
-    rows = np.zeros((1, 172), np.float32)
-    rows[0, 0] = value
+def program(stores: float, schedule: float = 0.0) -> np.ndarray:
+    rows = np.zeros((2, 172), np.float32)
+    rows[:, 0] = schedule, stores
     return rows
 
 
@@ -48,3 +48,22 @@ def test_programs_with_equal_features_wait_for_different_ones() -> None:
     score = np.asarray([3, 3, 1], np.float32)
     picks = choose(features, score, np.zeros(3, np.float32), trials=2, exploration=0.0)
     assert [p.index for p in picks] == [0, 2]
+
+
+def test_programs_whose_schedules_differ_are_told_apart() -> None:
+    features = [program(1, 1), program(1, 1), program(1, 2)]
+    score = np.asarray([3, 3, 1], np.float32)
+    picks = choose(features, score, np.zeros(3, np.float32), trials=2, exploration=0.0)
+    assert [p.index for p in picks] == [0, 2]
+
+
+def test_a_schedules_numbers_do_not_mix_with_those_of_the_stores() -> None:
+    features = [program(1, 2), program(1, 2), program(2, 1)]
+    picks = choose(features, None, None, trials=2, exploration=0.0)
+    assert [p.index for p in picks] == [0, 2]
+
+
+def test_a_program_without_stores_can_be_chosen() -> None:
+    features = [program(1), np.zeros((1, 172), np.float32), program(9)]
+    picks = choose(features, None, None, trials=3, exploration=0.0)
+    assert sorted(p.index for p in picks) == [0, 1, 2]

@@ -18,10 +18,13 @@ from agent.search.space import tvm
 from tests.agent.search_fixtures import HARDWARE, TARGET, Workload, elementwise, matmul, write_model
 from tunefleet.leases import BASELINE_TRACE, KnownTrace, RoundSpec, SearchPolicy
 from tunefleet.machine_lock import MachineLock
+from tunefleet.schedules.row import schedule_row
 
 SMALL = SearchPolicy(population=32, generations=1, exploration=0.25)
 STRIDE_FEATURE = 67
 """Differs widely between the schedules of a matrix product."""
+TILE_FEATURE = 21
+"""In a schedule's row, the innermost factor of the first split."""
 
 Propose = Callable[..., Proposal]
 
@@ -98,7 +101,13 @@ def rows(candidate: Candidate) -> np.ndarray:
 
 
 def stride(candidate: Candidate) -> float:
-    return float(rows(candidate)[:, STRIDE_FEATURE].sum())
+    return summed(candidate, STRIDE_FEATURE)
+
+
+def summed(candidate: Candidate, feature: int) -> float:
+    """What the stand-in model makes of a trial as it is stored: trace and stores."""
+    schedule = np.frombuffer(schedule_row(candidate.trace), "<f4")
+    return float(schedule[feature] + rows(candidate)[:, feature].sum())
 
 
 def reapplied(workload: Workload, candidate: Candidate) -> str:
@@ -153,6 +162,19 @@ def test_predictions_are_the_models(propose: Propose, product: Workload, model: 
     predicted = [c.predicted for c in proposal.candidates]
     assert predicted == pytest.approx([-1e-6 * stride(c) for c in proposal.candidates], rel=1e-5)
     assert proposal.model_version == "stand-in"
+
+
+@pytest.mark.parametrize("trials", [8, 64])
+def test_predictions_follow_from_what_trials_store(
+    propose: Propose, product: Workload, folder: Path, trials: int
+) -> None:
+    ranked = write_model(folder / f"tile{trials}.onnx", feature=TILE_FEATURE, scale=1.0)
+    known = known_from(propose(product, seed=99))
+    proposal = propose(product, model=ranked, trials=trials, known=known, include_baseline=True)
+    predicted = [c.predicted for c in proposal.candidates]
+    expected = [summed(c, TILE_FEATURE) for c in proposal.candidates]
+    assert predicted == pytest.approx(expected, rel=1e-5)
+    assert len({schedule_row(c.trace)[4 * TILE_FEATURE :][:4] for c in proposal.candidates}) > 3
 
 
 @pytest.mark.parametrize("scale", [-1e-6, 1e-6])

@@ -9,6 +9,7 @@ import pytest
 
 from agent.search.ranker import ModelError, Ranker
 from tests.agent.search_fixtures import HARDWARE, write_model
+from tunefleet.features import MAX_ROWS
 
 
 def test_padding_does_not_change_a_score(tmp_path: Path) -> None:
@@ -20,10 +21,16 @@ def test_padding_does_not_change_a_score(tmp_path: Path) -> None:
     assert spread.tolist() == pytest.approx([0.1, 0.2])
 
 
-def test_a_program_without_features_is_ranked(tmp_path: Path) -> None:
-    ranker = Ranker(write_model(tmp_path / "m.onnx", feature=3), threads=1)
-    score, _ = ranker.rank([np.zeros((0, 172), np.float32)], HARDWARE)
-    assert score.tolist() == [0.0]
+def test_a_program_without_stores_is_ranked_by_its_schedules_row(tmp_path: Path) -> None:
+    ranker = Ranker(write_model(tmp_path / "m.onnx", feature=3, scale=2.0), threads=1)
+    score, _ = ranker.rank([np.full((1, 172), 0.25, np.float32)], HARDWARE)
+    assert score.tolist() == [0.5]
+
+
+def test_the_most_rows_a_program_may_have_are_ranked(tmp_path: Path) -> None:
+    ranker = Ranker(write_model(tmp_path / "m.onnx", feature=3, scale=1.0), threads=1)
+    score, _ = ranker.rank([np.ones((MAX_ROWS, 172), np.float32)], HARDWARE)
+    assert score.tolist() == [33.0]
 
 
 def test_a_score_that_is_no_number_ranks_last(tmp_path: Path) -> None:

@@ -43,13 +43,34 @@ def trace_steps(trace: str) -> list[Step]:
     Raises:
         ValueError: it is no trace.
     """
+    try:
+        instructions, decisions = json.loads(trace)
+    except (ValueError, TypeError, RecursionError) as e:
+        raise _unreadable(e) from e
+    return parsed_trace_steps(instructions, decisions)
+
+
+def parsed_trace_steps(instructions: Any, decisions: Any) -> list[Step]:
+    """Make steps of a trace whose JSON was read already; see :func:`trace_steps`.
+
+    Args:
+        instructions: a list of ``[kind, inputs, attributes, outputs]``; stays as it is.
+        decisions: a list of ``[instruction's number, value]``; stays as it is.
+
+    Raises:
+        ValueError: they are no trace.
+    """
     state = TraceState()
     try:
-        for instruction in _instructions(*json.loads(trace)):
+        for instruction in _instructions(instructions, decisions):
             _follow(state, instruction)
     except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as e:
-        raise ValueError(f"the trace cannot be read as schedule steps: {e}") from e
+        raise _unreadable(e) from e
     return state.steps() or [_UNTUNED]
+
+
+def _unreadable(error: Exception) -> ValueError:
+    return ValueError(f"the trace cannot be read as schedule steps: {error}")
 
 
 def _instructions(instructions: Any, decisions: Any) -> Iterator[Instruction]:
