@@ -10,8 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from tunefleet.client.wording import unusable_lines
-
 PLACE_HELP = "A dataset's folder, a file with trials, or TenSet's measure records."
 
 PlaceArgument = Annotated[
@@ -72,4 +70,6 @@ def reading_text(notes: Sequence[str], unusable: Mapping[str, Any]) -> Text:
         notes: sentences.
         unusable: ``count``, and ``named`` with ``where`` and ``why`` of the first of them.
     """
+    from tunefleet.client.wording import unusable_lines  # noqa: PLC0415 - not for --help
+
     return Text("\n".join([*notes, *unusable_lines(unusable)]), style="yellow")
