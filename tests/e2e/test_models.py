@@ -25,7 +25,7 @@ def alone(*arguments: str, folder: Path) -> dict[str, object]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=500,
         env={
             **os.environ,
             "TUNEFLEET_LOCK_DIR": str(folder / "locks"),
