@@ -93,7 +93,8 @@ class Normaliser(nn.Module):
         real = mask > 0
         log_hardware, missing = _log_hardware(hardware)
         ratios, ratio_missing = self._ratios(features, log_hardware, missing)
-        self._fit_bins(torch.cat([features[real], ratios[real]], dim=-1))
+        if real.any():
+            self._fit_bins(torch.cat([features[real], ratios[real]], dim=-1))
         known_ratio = real.unsqueeze(-1) & (ratio_missing.unsqueeze(1) < 0.5)
         _fit(self.program_mean, self.program_std, features[real], None, _PROGRAM_STD_FLOOR)
         _fit(

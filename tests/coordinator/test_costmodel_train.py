@@ -159,11 +159,28 @@ def test_weights_of_another_network_are_refused(trained: TrainedModel) -> None:
 
 def test_an_epoch_shows_each_row_once_within_its_task() -> None:
     groups = np.repeat(np.arange(3), [70, 5, 33])
-    batches = list(epoch_batches(groups, np.random.default_rng(0), 32, 2))
+    lengths = np.random.default_rng(1).integers(1, 30, len(groups))
+    batches = list(epoch_batches(groups, lengths, np.random.default_rng(0), 32, 2))
     lists = [rows for batch in batches for rows in batch]
     assert sorted(np.concatenate(lists)) == list(range(108))
     assert all(len(set(groups[rows])) == 1 and len(rows) <= 32 for rows in lists)
     assert all(len(batch) <= 2 for batch in batches)
+
+
+def test_lists_of_equal_length_stand_together_in_batches_that_are_mixed() -> None:
+    groups = np.repeat(np.arange(120), 4)
+    lengths = np.repeat(np.random.default_rng(1).permutation(120) + 1, 4)
+    batches = list(epoch_batches(groups, lengths, np.random.default_rng(0), 4, 8))
+    shown = np.concatenate([rows for batch in batches for rows in batch])
+    assert sorted(shown) == list(range(480))
+    longest = [max(int(lengths[rows].max()) for rows in batch) for batch in batches]
+    padding = sum(
+        top - int(lengths[rows].max())
+        for top, batch in zip(longest, batches, strict=True)
+        for rows in batch
+    )
+    assert padding < 120 * 8
+    assert longest != sorted(longest)
 
 
 def test_each_head_keeps_its_share_of_the_rows() -> None:

@@ -89,9 +89,11 @@ def test_pooling_is_over_a_programs_own_stores(arrays: RowArrays) -> None:
     pooled = pool(arrays, rows)
     for row, values in zip(rows, pooled, strict=True):
         begin, count = arrays.first_store[row], arrays.stores[row]
-        stores = arrays.features[begin : begin + count]
-        expected = np.concatenate([stores.sum(axis=0), stores.max(axis=0)])
+        schedule, *stores = arrays.features[begin : begin + count]
+        expected = np.concatenate([schedule, np.sum(stores, axis=0), np.max(stores, axis=0)])
         np.testing.assert_allclose(values, expected, rtol=1e-5)
+    alone = pool(arrays.without_schedules(), rows)
+    np.testing.assert_array_equal(alone, pooled[:, arrays.features.shape[1] :])
 
 
 def test_rows_beside_are_learned_from_too(arrays: RowArrays) -> None:

@@ -37,11 +37,11 @@ class AttentionRanker:
 
     def fit(self, arrays: RowArrays, rows: Indices, progress: Progress | None = None) -> None:
         """Train on the rows; a new network's inputs are made for the features there are."""
-        features = of_width(arrays.features.shape[1])
+        sized = of_width(arrays.features.shape[1]).sized(self.config.model)
         trained = fit(
             arrays,
             self.parent,
-            replace(self.config, model=features.sized(self.config.model)),
+            replace(self.config, model=replace(sized, scheduled=arrays.scheduled)),
             progress,
             self.lock,
             material=Material(rows, self.replay),
