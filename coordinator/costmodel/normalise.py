@@ -131,7 +131,9 @@ class Normaliser(nn.Module):
     def _pieces(self, values: Tensor) -> Tensor:
         """Encode [B, L, F] as [B, L, F * bins]: how far a value is through each quantile bin."""
         share = (values.unsqueeze(-1) - self.bin_start) / self.bin_width
-        return torch.clamp(share, 0.0, 1.0).flatten(-2)
+        # The last size is spelt out, for where there is no store: ONNX could not tell it from none.
+        size = share.shape[-2:].numel()
+        return torch.clamp(share, 0.0, 1.0).reshape(*values.shape[:2], size)
 
     def _fit_bins(self, values: Tensor) -> None:
         # torch.quantile takes 16 million values at most.

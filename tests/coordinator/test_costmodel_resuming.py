@@ -133,7 +133,7 @@ with join_team() as team:
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_two_processes_take_the_steps_of_one(
     arrays: RowArrays, lock: MachineLock, tmp_path: Path
 ) -> None:

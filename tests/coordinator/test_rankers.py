@@ -96,6 +96,20 @@ def test_pooling_is_over_a_programs_own_stores(arrays: RowArrays) -> None:
     np.testing.assert_array_equal(alone, pooled[:, arrays.features.shape[1] :])
 
 
+def test_a_program_without_stores_can_be_ranked() -> None:
+    rows = synthetic_rows(seed=5, tasks=2, per_task=20)
+    rows[0] = replace(rows[0], stores=0, features=b"")
+    arrays = to_arrays(rows)
+    some = np.arange(len(rows))
+    assert not pool(arrays, some)[0, arrays.features.shape[1] :].any()
+    for ranker in (
+        TreeRanker(False, 0, TreeConfig(rounds=2, threads=1)),
+        MlpRanker(0, Effort(1, 2)),
+    ):
+        ranker.fit(arrays, some)
+        assert np.isfinite(ranker.score(arrays, some)).all()
+
+
 def test_rows_beside_are_learned_from_too(arrays: RowArrays) -> None:
     class Noting(RandomRanker):
         def fit(self, arrays: RowArrays, rows: np.ndarray, progress: object = None) -> None:  # type: ignore[type-arg]
