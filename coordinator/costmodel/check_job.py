@@ -26,7 +26,7 @@ from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.onnx_model import OnnxModel, invalid_model
 from coordinator.dataset.limits import limit
 from coordinator.models.job import Progress, first_line, run_job
-from tunefleet.features import HARDWARE_FEATURES, MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from tunefleet.features import HARDWARE_FEATURES, MAX_ROWS, PROGRAM_FEATURES_PER_STORE
 from tunefleet.machine_lock import MachineLock
 
 _CPU_S = 300
@@ -145,11 +145,15 @@ def _check_config(config: ModelConfig) -> None:
             raise TypeError(f"{name} is {value!r}")
         if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value <= _MAX_SIZE:
             raise ValueError(f"{name} is {value}; 1 to {_MAX_SIZE} are allowed")
-    if (config.token_width, config.max_tokens) != (PROGRAM_FEATURES_PER_STORE, MAX_STORES):
+    if not 0.0 <= config.dropout < 1.0:
+        raise ValueError(f"dropout is {config.dropout}; 0 to 1 is allowed")
+    if (config.token_width, config.max_tokens) != (PROGRAM_FEATURES_PER_STORE, MAX_ROWS):
         raise ValueError(
             f"it takes {config.max_tokens} tokens of {config.token_width} values, not "
-            f"{MAX_STORES} stores of {PROGRAM_FEATURES_PER_STORE}"
+            f"{MAX_ROWS} rows of {PROGRAM_FEATURES_PER_STORE}"
         )
+    if not config.scheduled:
+        raise ValueError("it takes stores alone, without the row of their schedule")
 
 
 def _listed(attributes: list[Any]) -> list[Any]:

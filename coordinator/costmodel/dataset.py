@@ -183,7 +183,7 @@ def _read(file: _ChecksumReader) -> Iterator[TrainingRow]:
         try:
             fields = json.loads(header)
             stores = int(fields["stores"])
-            if not 0 < stores < _MAX_STORES_READ:
+            if not 0 <= stores < _MAX_STORES_READ:
                 raise ValueError(f"{stores} stores")  # noqa: TRY301 - one kind of failure
             row = _row(fields, file.read(stores * _BYTES_PER_STORE))
             _check(row)
@@ -228,7 +228,7 @@ def _row(fields: dict[str, Any], features: bytes) -> TrainingRow:
 
 
 def _check(row: TrainingRow) -> None:
-    if row.stores < 1 or len(row.features) != row.stores * _BYTES_PER_STORE:
+    if row.stores < 0 or len(row.features) != row.stores * _BYTES_PER_STORE:
         raise ValueError(
             f"candidate {row.candidate}: {len(row.features)} bytes of features "
             f"for {row.stores} stores of {_BYTES_PER_STORE}"

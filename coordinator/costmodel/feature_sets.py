@@ -66,7 +66,7 @@ def _steps_schema() -> str:
 
 STORES = FeatureSet(
     "stores",
-    "buffer store, the first one the schedule",
+    "buffer store, after one for the whole schedule",
     PROGRAM_FEATURES_PER_STORE,
     MAX_ROWS,
     schema_digest,

@@ -100,12 +100,13 @@ def latency_loss(guess: Tensor, lists: RankingLists, mean: Tensor, std: Tensor) 
         std: float32 scalar, likewise.
 
     Returns:
-        Float32 scalar, the mean over trials that did not fail.
+        Float32 scalar, the mean over all rows; failed trials have no latency to miss. Means over
+        parts, weighted by rows, give the mean over the whole.
     """
     known = lists.real & ~torch.isnan(lists.log_latency)
     wanted = torch.where(known, (lists.log_latency - mean) / std, guess.detach())
     off = torch.nn.functional.smooth_l1_loss(guess, wanted, reduction="none")
-    return (off * known).sum() / known.sum().clamp(min=1)
+    return (off * known).sum() / lists.real.sum().clamp(min=1)
 
 
 def _pairs(lists: RankingLists, noise_floor: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -153,7 +153,7 @@ class CostModel(nn.Module):
         tokens = torch.cat([token, tokens], dim=1)
         # The hardware's token, which the schedule shares, is never masked, so no row of the
         # attention is empty.
-        visible = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)
+        visible = torch.cat([torch.ones_like(device[:, :1]), mask], dim=1)
         bias = (1.0 - visible) * _MASKED
         for block in self.blocks:
             tokens = block(tokens, bias, device)

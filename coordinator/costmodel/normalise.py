@@ -93,7 +93,8 @@ class Normaliser(nn.Module):
         real = mask > 0
         log_hardware, missing = _log_hardware(hardware)
         ratios, ratio_missing = self._ratios(features, log_hardware, missing)
-        self._fit_bins(torch.cat([features[real], ratios[real]], dim=-1))
+        if real.any():
+            self._fit_bins(torch.cat([features[real], ratios[real]], dim=-1))
         known_ratio = real.unsqueeze(-1) & (ratio_missing.unsqueeze(1) < 0.5)
         _fit(self.program_mean, self.program_std, features[real], None, _PROGRAM_STD_FLOOR)
         _fit(
@@ -130,7 +131,9 @@ class Normaliser(nn.Module):
     def _pieces(self, values: Tensor) -> Tensor:
         """Encode [B, L, F] as [B, L, F * bins]: how far a value is through each quantile bin."""
         share = (values.unsqueeze(-1) - self.bin_start) / self.bin_width
-        return torch.clamp(share, 0.0, 1.0).flatten(-2)
+        # The last size is spelt out, for where there is no store: ONNX could not tell it from none.
+        size = share.shape[-2:].numel()
+        return torch.clamp(share, 0.0, 1.0).reshape(*values.shape[:2], size)
 
     def _fit_bins(self, values: Tensor) -> None:
         # torch.quantile takes 16 million values at most.

@@ -100,6 +100,8 @@ class OnnxModel:
                 f"is for {self.features.name} of {self.features.width} values, not for tokens of "
                 f"{arrays.features.shape[1]}"
             )
+        if arrays.scheduled != self.features.scheduled:
+            raise self._invalid("looks for the row of each schedule where there is none")
         values = np.zeros(len(rows))
         # Programs of equal length side by side cost no padding.
         order = np.argsort(arrays.stores[rows], kind="stable")

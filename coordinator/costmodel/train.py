@@ -115,7 +115,8 @@ def fit(
         team: the processes that train together, each called with the same arguments.
 
     Raises:
-        ValueError: no list of the training rows has two rows to compare.
+        ValueError: no list of the training rows has two rows to compare, or the model is for rows
+            of schedules where there are none, or the other way round.
     """
     lock, team = lock or MachineLock(), team or Team()
     torch.set_num_threads(config.threads)
@@ -295,6 +296,12 @@ def _start(
     config: TrainConfig,
     lock: MachineLock,
 ) -> tuple[CostModel, int]:
+    wanted = config.model if parent is None else parent.config
+    if wanted.scheduled != arrays.scheduled:
+        raise ValueError(
+            "the model and the programs it would learn from differ in whether there is a row of "
+            f"the schedule: {wanted.scheduled} and {arrays.scheduled}"
+        )
     if parent is not None:
         return parent.build(), parent.rows_normalised
     model = CostModel(config.model)

@@ -29,7 +29,7 @@ from coordinator.dataset.schema import DEVICES_FILE, WORKLOADS_FILE, invalid
 from coordinator.models.job import Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.sql import open_store
-from tunefleet.features import schema_digest
+from tunefleet.features import stores_digest
 from tunefleet.machine_lock import MachineLock
 
 
@@ -81,12 +81,12 @@ def _take_in(table: Table, features: bool, intake: Intake, total: int, progress:
 def _usable_features(table: Table, *, featurize: bool) -> bool:
     """Return whether a table's features fit this release."""
     schema = table.about.feature_schema
-    if schema == schema_digest():
+    if schema == stores_digest():
         return True
     if not featurize:
         raise invalid(
             f"the features are of schema {schema[:20] or '(none)'}, this release has "
-            f"{schema_digest()}: import with --featurize to have an agent compute them anew"
+            f"{stores_digest()}: import with --featurize to have an agent compute them anew"
         )
     return False
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from tunefleet import __version__
 from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.features import PROGRAM_FEATURES_PER_STORE, schema_digest
+from tunefleet.features import PROGRAM_FEATURES_PER_STORE, stores_digest
 
 VERSION = "1"
 """Of the columns and their meaning; a file of another version is refused."""
@@ -95,7 +95,7 @@ class About:
 
     licence: str = ""
     description: str = ""
-    feature_schema: str = field(default_factory=schema_digest)
+    feature_schema: str = field(default_factory=stores_digest)
     created_unix_s: float = field(default_factory=time.time)
     release: str = __version__
 

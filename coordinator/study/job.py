@@ -56,7 +56,7 @@ def run_study(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     if features is not None and name == "features":
         raise TuneFleetError(
             Reason.INVALID_ARGUMENT,
-            "the study features compares stores with steps: there is nothing to choose",
+            "the study features compares stores, schedules and steps: there is nothing to choose",
             hint="Leave --features out.",
         )
     opened = open_corpus(place, features, per_task=spec.get("per_task"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from coordinator.costmodel.feature_sets import STORES, FeatureSet
 from coordinator.dataset.reading import Table, find_parts, open_trials
 from coordinator.dataset.schema import About, invalid
-from tunefleet.features import schema_digest
+from tunefleet.features import stores_digest
 
 
 def about_dataset(place: Path, features: FeatureSet = STORES) -> About:
@@ -34,11 +34,11 @@ def about_tables(tables: Sequence[Table], place: Path, features: FeatureSet = ST
         TuneFleetError: DATASET_INVALID, they have other features than this release.
     """
     for table in tables:
-        if features is STORES and table.about.feature_schema != schema_digest():
+        if features is STORES and table.about.feature_schema != stores_digest():
             raise invalid(
                 f"the features in {place} are of schema "
                 f"{table.about.feature_schema[:20] or '(none)'}, this release has "
-                f"{schema_digest()}: import it with --featurize and export it again first"
+                f"{stores_digest()}: import it with --featurize and export it again first"
             )
     licences = dict.fromkeys(table.about.licence for table in tables if table.about.licence)
     return About("; ".join(licences), tables[0].about.description)

@@ -52,15 +52,25 @@ SCHEMA_VERSION = 2
 """Raise it whenever the same program is described by other values. 2: a row for the schedule."""
 
 
+STORES_VERSION = 1
+"""Raise it, and the one above, whenever a buffer store is described by other values: what trials
+keep is of no use then. A change of what follows from a trace, or of how values are put together,
+leaves kept trials as good as they were."""
+
+
 def schema_digest() -> str:
     """Return 16 hex digits that name this schema; a model carries the digits it was made for."""
-    schema = {
-        "version": SCHEMA_VERSION,
-        "per_store": PROGRAM_FEATURES_PER_STORE,
-        "rows": MAX_ROWS,
-        "hardware": HARDWARE_FEATURES,
-    }
-    return hashlib.sha256(json.dumps(schema, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest({"version": SCHEMA_VERSION, "rows": MAX_ROWS})
+
+
+def stores_digest() -> str:
+    """Return 16 hex digits that name what trials keep of it; a dataset carries them."""
+    return _digest({"version": STORES_VERSION})
+
+
+def _digest(schema: dict[str, int]) -> str:
+    described = {"per_store": PROGRAM_FEATURES_PER_STORE, "hardware": HARDWARE_FEATURES, **schema}
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hardware_vector(profile: DeviceProfile, target: str) -> list[float]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 
 import numpy as np
+import torch
 
+from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.dataset import TrainingRow
+from coordinator.costmodel.model import CostModel, ModelConfig
 from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.trials import Verdict
 
@@ -28,6 +32,32 @@ def hardware(**changes: float) -> list[float]:
     """Return a hardware vector in which most values are unknown."""
     values = {**_KNOWN_HARDWARE, **changes}
     return [values.get(name, math.nan) for name in HARDWARE_FEATURES]
+
+
+def tile_trace(*factors: int) -> str:
+    """Make the trace of a schedule that splits a loop by each factor, the inner loops of 4."""
+    instructions: list[list[object]] = [
+        ["GetSBlock", [], ["matmul", "main"], ["b0"]],
+        ["GetLoops", ["b0"], [], [f"l{n}" for n in range(len(factors))]],
+    ]
+    decisions = []
+    for n, factor in enumerate(factors):
+        drawn = [f"v{n}a", f"v{n}b"]
+        decisions.append([len(instructions), [factor, 4]])
+        instructions.append(["SamplePerfectTile", [f"l{n}"], [2, 64], drawn])
+        split = [f"l{n}", *drawn]
+        instructions.append(["Split", split, [True, False], [f"l{n}a", f"l{n}b"]])
+    return json.dumps([instructions, decisions])
+
+
+def fitted(arrays: RowArrays, config: ModelConfig | None = None, seed: int = 0) -> CostModel:
+    """Make a model that guesses, its inputs normalised for the rows."""
+    torch.manual_seed(seed)
+    model = CostModel(config or ModelConfig())
+    inputs = (torch.from_numpy(part) for part in arrays.padded(np.arange(len(arrays))))
+    log_latency = torch.from_numpy(arrays.log_latency.astype(np.float32))
+    model.fit_normalisation(*inputs, log_latency)
+    return model.eval()
 
 
 def synthetic_rows(

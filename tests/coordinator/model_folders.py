@@ -7,9 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from costmodel_rows import hardware
+from costmodel_rows import fitted, hardware
 from store_samples import KEY, NOW, PROFILE, campaign, device, features, lease, task, trial
 
 from coordinator.costmodel.arrays import RowArrays, to_arrays
@@ -107,11 +105,7 @@ def train_small(lock: MachineLock, *, upside_down: bool = False, seed: int = 0) 
 
 def untrained(seed: int = 0) -> CostModel:
     """Make a model that guesses."""
-    torch.manual_seed(seed)
-    model = CostModel(SMALL.model)
-    arrays = rows()
-    model.normaliser.fit(*(torch.from_numpy(part) for part in arrays.padded(np.arange(TRIALS))))
-    return model.eval()
+    return fitted(rows(), SMALL.model, seed)
 
 
 def write_model(folder: Path, model: CostModel, **about: Any) -> Path:

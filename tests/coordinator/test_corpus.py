@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from model_folders import write_dataset
 
+from coordinator.dataset.reading import Refused
 from coordinator.study.corpus import Corpus, load_corpus
 from tunefleet.errors import Reason, TuneFleetError
 
@@ -36,6 +40,25 @@ def test_rows_taken_are_the_rows_asked_for(shipped: Corpus) -> None:
     ):
         np.testing.assert_array_equal(whole, part)
     np.testing.assert_array_equal(taken.arrays.log_latency, shipped.arrays.log_latency[rows])
+
+
+def test_a_trial_whose_trace_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "some", workloads=2, per_task=5)
+    table = pq.read_table(folder / "trials.parquet")
+    traces = table["trace"].to_pylist()
+    traces[3] = "[[[1]],[]]"
+    place = table.schema.get_field_index("trace")
+    spoilt = table.set_column(
+        place, table.schema.field(place), pa.array(traces, table["trace"].type)
+    )
+    pq.write_table(spoilt, folder / "trials.parquet")
+    refused: list[Refused] = []
+    corpus = load_corpus(folder, refused=refused.append)
+    [bad] = refused
+    assert bad.name == table["trial_id"][3].as_py()
+    assert "trace" in bad.why
+    assert len(corpus) == 9
+    assert bad.name not in corpus.trial_ids
 
 
 def test_what_is_no_dataset_is_refused(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from costmodel_rows import synthetic_rows
+from costmodel_rows import synthetic_rows, tile_trace
 
 from coordinator.costmodel import dataset
 from coordinator.costmodel.arrays import to_arrays
-from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
+from coordinator.costmodel.dataset import TrainingRow
+from tunefleet.features import MAX_ROWS, MAX_STORES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.trials import Verdict
 
 
@@ -88,18 +89,68 @@ def test_a_long_program_keeps_its_first_stores() -> None:
     features = np.arange(40 * PROGRAM_FEATURES_PER_STORE, dtype="<f4")
     row = replace(synthetic_rows(seed=0)[0], stores=40, features=features.tobytes())
     inputs, mask, _ = to_arrays([row]).padded(np.array([0]))
-    assert mask.shape == (1, MAX_STORES)
-    assert (inputs.reshape(-1) == features[: MAX_STORES * PROGRAM_FEATURES_PER_STORE]).all()
+    assert mask.shape == (1, MAX_ROWS)
+    assert (inputs[:, 1:].reshape(-1) == features[: MAX_STORES * PROGRAM_FEATURES_PER_STORE]).all()
 
 
 def test_padding_keeps_each_programs_own_stores() -> None:
     rows = synthetic_rows(seed=3, tasks=2, per_task=10)
     arrays = to_arrays(rows)
     inputs, mask, _ = arrays.padded(np.arange(len(rows)))
-    assert [int(n) for n in mask.sum(axis=1)] == [row.stores for row in rows]
+    assert [int(n) for n in mask.sum(axis=1)] == [1 + row.stores for row in rows]
     assert [
         block[real > 0].astype("<f4").tobytes() for block, real in zip(inputs, mask, strict=True)
-    ] == [row.features for row in rows]
+    ] == [row.schedule + row.features for row in rows]
+
+
+def with_traces(number: int) -> list[TrainingRow]:
+    """Rows of which the first has no stores."""
+    rows = synthetic_rows(seed=3, tasks=2, per_task=number)
+    rows[0] = replace(rows[0], stores=0, features=b"")
+    return [replace(row, trace=tile_trace(1 + n)) for n, row in enumerate(rows)]
+
+
+def test_traces_and_programs_without_stores_come_back(tmp_path: Path) -> None:
+    rows = with_traces(5)
+    dataset.save(tmp_path / "rows", rows)
+    loaded = dataset.load(tmp_path / "rows")
+    assert [row.trace for row in loaded] == [row.trace for row in rows]
+    assert [row.schedule for row in loaded] == [row.schedule for row in rows]
+    assert (loaded[0].stores, loaded[0].features) == (0, b"")
+
+
+def test_a_row_whose_trace_cannot_be_read_is_left_out() -> None:
+    rows = with_traces(5)
+    rows[3] = replace(rows[3], trace="[[no trace")
+    arrays = to_arrays(rows)
+    assert len(arrays) == len(rows) - 1
+    kept = [int(row.candidate, 16) for row in rows if row is not rows[3]]
+    assert arrays.candidate.tolist() == kept
+
+
+def test_schedules_and_stores_can_be_looked_at_apart() -> None:
+    rows = with_traces(5)
+    arrays = to_arrays(rows)
+    order = np.random.default_rng(0).permutation(len(rows))
+    for taken, wanted in ((arrays, rows), (arrays.take(order), [rows[n] for n in order])):
+        stores, schedules = taken.without_schedules(), taken.schedules_alone()
+        assert stores.stores.tolist() == [row.stores for row in wanted]
+        assert schedules.stores.tolist() == [1] * len(rows)
+        assert not stores.scheduled
+        assert not schedules.scheduled
+        for number, row in enumerate(wanted):
+            begin = stores.first_store[number]
+            found = stores.features[begin : begin + row.stores]
+            assert found.astype("<f4").tobytes() == row.features
+            begin = schedules.first_store[number]
+            assert schedules.features[begin].astype("<f4").tobytes() == row.schedule
+
+
+def test_without_schedules_there_is_nothing_to_take_away() -> None:
+    stores = to_arrays(with_traces(5)).without_schedules()
+    assert stores.without_schedules() is stores
+    with pytest.raises(ValueError, match="no row of their schedule"):
+        stores.schedules_alone()
 
 
 def test_tasks_on_different_targets_are_different_lists() -> None:

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from costmodel_rows import synthetic_rows
+from costmodel_rows import fitted, synthetic_rows
 
 from coordinator.costmodel.arrays import to_arrays
 from coordinator.costmodel.export import MAX_FILE_BYTES, ExportError, check_parity, export
@@ -18,11 +18,7 @@ from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE, sc
 
 
 def make_model(seed: int) -> CostModel:
-    torch.manual_seed(seed)
-    model = CostModel(ModelConfig())
-    arrays = to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30))
-    model.normaliser.fit(*(torch.from_numpy(part) for part in arrays.padded(np.arange(30))))
-    return model.eval()
+    return fitted(to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30)), seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +80,25 @@ def test_real_values_on_the_borders_of_bins_score_alike(exported: Path) -> None:
     with torch.inference_mode():
         wanted = model(*(torch.from_numpy(part) for part in inputs))
     for a, b in zip(found, wanted, strict=True):
+        assert np.abs(a - b.numpy()).max() <= 1e-4
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_programs_of_one_token_score_alike(scheduled: bool, tmp_path: Path) -> None:
+    arrays = to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30))
+    if not scheduled:
+        arrays = arrays.without_schedules()
+    model = fitted(arrays, ModelConfig(scheduled=scheduled))
+    path = tmp_path / "model.onnx"
+    export(model, path, "v1")
+    features, _, hardware = arrays.padded(np.arange(30))
+    one = (features[:, :1], np.ones((30, 1), np.float32), hardware)
+    names = ("features", "mask", "hardware")
+    found = onnxruntime.InferenceSession(path).run(None, dict(zip(names, one, strict=True)))
+    with torch.inference_mode():
+        wanted = model(*(torch.from_numpy(part) for part in one))
+    for a, b in zip(found, wanted, strict=True):
+        assert np.isfinite(a).all()
         assert np.abs(a - b.numpy()).max() <= 1e-4
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import lzma
 from pathlib import Path
 
 import pytest
 
-from coordinator.costmodel import dataset
-from coordinator.costmodel.arrays import RowArrays, to_arrays
+from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.metrics import pairwise_accuracy
 from coordinator.costmodel.train import TrainConfig, fit, score
+from coordinator.study.corpus import load_corpus
 from tunefleet.machine_lock import MachineLock
-
-TRIALS = Path(__file__).parents[1] / "assets" / "squeezenet_convolutions.rows.xz"
 
 
 @pytest.fixture(scope="module")
-def arrays(tmp_path_factory: pytest.TempPathFactory) -> RowArrays:
-    path = tmp_path_factory.mktemp("rows") / "rows"
-    path.write_bytes(lzma.decompress(TRIALS.read_bytes()))
-    return to_arrays(dataset.load(path))
+def arrays(some_shipped: Path) -> RowArrays:
+    return load_corpus(some_shipped).arrays
 
 
 def test_it_ranks_real_programs_it_was_not_trained_on(arrays: RowArrays, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from costmodel_rows import synthetic_rows
+import torch
+from costmodel_rows import synthetic_rows, tile_trace
 
 from coordinator.costmodel.arrays import RowArrays, to_arrays
 from coordinator.costmodel.checkpoint import Checkpoint
@@ -48,6 +49,56 @@ def test_it_learns_to_rank_programs_it_has_not_seen(
     trained: TrainedModel, arrays: RowArrays
 ) -> None:
     assert held_out_accuracy(trained.model, arrays) > 0.75
+
+
+def test_it_learns_from_traces_what_no_store_tells(lock: MachineLock) -> None:
+    rng = np.random.default_rng(7)
+    rows = []
+    for row in synthetic_rows(seed=8, failures=0):
+        factors = [int(2 ** rng.integers(0, 7)) for _ in range(2)]
+        latency = 1e-3 * (factors[0] / factors[1]) ** 0.5
+        rows.append(replace(row, trace=tile_trace(*factors), latency_s=latency))
+    arrays = to_arrays(rows)
+    seeing = fit(arrays, None, SMALL, lock=lock).model
+    assert held_out_accuracy(seeing, arrays) > 0.8
+    stores = arrays.without_schedules()
+    config = replace(SMALL, model=replace(SMALL.model, scheduled=False))
+    blind = fit(stores, None, config, lock=lock).model
+    assert held_out_accuracy(blind, stores) < 0.6
+
+
+@pytest.mark.parametrize("scheduled", [True, False])
+def test_a_model_learns_from_what_it_is_for(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock, scheduled: bool
+) -> None:
+    shown = arrays.without_schedules() if scheduled else arrays
+    config = replace(SMALL, model=replace(SMALL.model, scheduled=scheduled))
+    with pytest.raises(ValueError, match="row of the schedule"):
+        fit(shown, None, config, lock=lock)
+    parent = Checkpoint.of(trained.model, "v1", "", trained.rows_normalised)
+    with pytest.raises(ValueError, match="row of the schedule"):
+        fit(arrays.without_schedules(), parent, SMALL, lock=lock)
+
+
+def test_programs_without_stores_are_learned_from(lock: MachineLock) -> None:
+    made = synthetic_rows(seed=8, tasks=2, per_task=30)
+    arrays = to_arrays(
+        replace(row, stores=0, features=b"", trace=tile_trace(1 + n)) for n, row in enumerate(made)
+    )
+    brief = replace(SMALL, min_steps=2, max_steps=2)
+    assert np.isfinite(score(fit(arrays, None, brief, lock=lock).model, arrays)).all()
+
+
+def test_guessing_latencies_changes_what_is_learned(
+    trained: TrainedModel, arrays: RowArrays, lock: MachineLock
+) -> None:
+    ranking_alone = fit(arrays, None, replace(SMALL, latency_weight=0.0), lock=lock).model
+    assert (score(ranking_alone, arrays) != score(trained.model, arrays)).any()
+    rows = np.flatnonzero(~np.isnan(arrays.log_latency))
+    inputs = (torch.from_numpy(part) for part in arrays.padded(rows))
+    with torch.inference_mode():
+        guess = trained.model.log_latency(trained.model.embed(*inputs)).numpy()
+    assert np.corrcoef(guess, arrays.log_latency[rows])[0, 1] > 0.5
 
 
 def test_candidates_that_failed_score_below_the_others(
@@ -112,8 +163,6 @@ def test_fine_tuning_keeps_the_parents_normalisation(
 def test_heads_disagree_more_about_programs_unlike_those_seen(
     trained: TrainedModel, arrays: RowArrays
 ) -> None:
-    import torch
-
     features, mask, hardware = (torch.from_numpy(p) for p in arrays.padded(np.arange(len(arrays))))
     with torch.inference_mode():
         seen = trained.model(features, mask, hardware)[1]
@@ -159,11 +208,28 @@ def test_weights_of_another_network_are_refused(trained: TrainedModel) -> None:
 
 def test_an_epoch_shows_each_row_once_within_its_task() -> None:
     groups = np.repeat(np.arange(3), [70, 5, 33])
-    batches = list(epoch_batches(groups, np.random.default_rng(0), 32, 2))
+    lengths = np.random.default_rng(1).integers(1, 30, len(groups))
+    batches = list(epoch_batches(groups, lengths, np.random.default_rng(0), 32, 2))
     lists = [rows for batch in batches for rows in batch]
     assert sorted(np.concatenate(lists)) == list(range(108))
     assert all(len(set(groups[rows])) == 1 and len(rows) <= 32 for rows in lists)
     assert all(len(batch) <= 2 for batch in batches)
+
+
+def test_lists_of_equal_length_stand_together_in_batches_that_are_mixed() -> None:
+    groups = np.repeat(np.arange(120), 4)
+    lengths = np.repeat(np.random.default_rng(1).permutation(120) + 1, 4)
+    batches = list(epoch_batches(groups, lengths, np.random.default_rng(0), 4, 8))
+    shown = np.concatenate([rows for batch in batches for rows in batch])
+    assert sorted(shown) == list(range(480))
+    longest = [max(int(lengths[rows].max()) for rows in batch) for batch in batches]
+    padding = sum(
+        top - int(lengths[rows].max())
+        for top, batch in zip(longest, batches, strict=True)
+        for rows in batch
+    )
+    assert padding < 120 * 8
+    assert longest != sorted(longest)
 
 
 def test_each_head_keeps_its_share_of_the_rows() -> None:

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from costmodel_rows import synthetic_rows
+from costmodel_rows import fitted, synthetic_rows
 from store_samples import KEY, PROFILE, features, trial
 
 from coordinator.costmodel.arrays import to_arrays
 from coordinator.costmodel.export import export
-from coordinator.costmodel.model import CostModel, ModelConfig
+from coordinator.costmodel.model import CostModel
 from coordinator.dataset.reading import find_parts, read_devices, read_workloads
 from coordinator.dataset.schema import TRIAL_COLUMNS, About
 from coordinator.dataset.stats_job import dataset_stats
@@ -249,12 +249,9 @@ class TestRefusals:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[CostModel, Path]:
     """An untrained cost model, of which no two heads agree."""
-    torch.manual_seed(0)
-    made = CostModel(ModelConfig())
-    arrays = to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30))
-    made.normaliser.fit(*(torch.from_numpy(part) for part in arrays.padded(np.arange(30))))
+    made = fitted(to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30)))
     path = tmp_path_factory.mktemp("model") / "model.onnx"
-    export(made.eval(), path, "v7")
+    export(made, path, "v7")
     return made, path
 
 

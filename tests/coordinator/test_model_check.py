@@ -178,6 +178,10 @@ def with_config(**changes: object) -> Damage:
         (with_config(pooling=7), "checkpoint cannot be used"),
         (with_config(token_width=32), "32 values, not"),
         (with_config(surprise=1), "surprise"),
+        (with_config(dropout=1.5), "dropout is 1.5"),
+        (with_config(dropout=float("nan")), "dropout is nan"),
+        (with_config(max_tokens=32), "32 tokens"),
+        (with_config(scheduled=False), "without the row of their schedule"),
     ],
 )
 def test_anything_else_is_refused(folder: Path, damage: Damage, why: str) -> None:

@@ -89,9 +89,25 @@ def test_pooling_is_over_a_programs_own_stores(arrays: RowArrays) -> None:
     pooled = pool(arrays, rows)
     for row, values in zip(rows, pooled, strict=True):
         begin, count = arrays.first_store[row], arrays.stores[row]
-        stores = arrays.features[begin : begin + count]
-        expected = np.concatenate([stores.sum(axis=0), stores.max(axis=0)])
+        schedule, *stores = arrays.features[begin : begin + count]
+        expected = np.concatenate([schedule, np.sum(stores, axis=0), np.max(stores, axis=0)])
         np.testing.assert_allclose(values, expected, rtol=1e-5)
+    alone = pool(arrays.without_schedules(), rows)
+    np.testing.assert_array_equal(alone, pooled[:, arrays.features.shape[1] :])
+
+
+def test_a_program_without_stores_can_be_ranked() -> None:
+    rows = synthetic_rows(seed=5, tasks=2, per_task=20)
+    rows[0] = replace(rows[0], stores=0, features=b"")
+    arrays = to_arrays(rows)
+    some = np.arange(len(rows))
+    assert not pool(arrays, some)[0, arrays.features.shape[1] :].any()
+    for ranker in (
+        TreeRanker(False, 0, TreeConfig(rounds=2, threads=1)),
+        MlpRanker(0, Effort(1, 2)),
+    ):
+        ranker.fit(arrays, some)
+        assert np.isfinite(ranker.score(arrays, some)).all()
 
 
 def test_rows_beside_are_learned_from_too(arrays: RowArrays) -> None:

@@ -218,7 +218,9 @@ class TestStudies:
         assert error.reason is Reason.INVALID_ARGUMENT
         result = studied("features", tenset, tmp_path / "c", splits=["by_task"])
         assert [row["features"] for row in result["tables"][0]["rows"]] == ["steps"]
-        assert any("Buffer stores are left out" in note for note in result["notes"])
+        assert any(
+            "Buffer stores and schedules' rows are left out" in note for note in result["notes"]
+        )
 
     def test_splits_that_one_target_does_not_allow_are_left_out(
         self, tenset: Path, tmp_path: Path

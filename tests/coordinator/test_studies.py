@@ -53,6 +53,14 @@ def test_a_study_writes_what_it_found(name: str, some_shipped: Path, tmp_path: P
     assert data["tables"] == result["tables"]
 
 
+def test_features_are_compared_on_the_same_trials(some_shipped: Path, tmp_path: Path) -> None:
+    spec = {"study": "features", "place": str(some_shipped), "folder": str(tmp_path / "out")}
+    usual = {"seeds": [0], "threads": 1, "steps": 3, "splits": ["by_task"]}
+    [table] = run_study(spec | usual, lambda _share, _message: None)["tables"]
+    assert [row["features"] for row in table["rows"]] == ["stores", "schedule", "both", "steps"]
+    assert len({str(row["pca"]) for row in table["rows"]}) == 4
+
+
 def test_a_study_goes_on_where_it_was(
     some_shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,15 @@
-"""Two descriptions of a program: its buffer stores after lowering, and its schedule's steps."""
+"""Four descriptions of a program: its buffer stores after lowering, its schedule's row, both, and
+its schedule's steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from coordinator.costmodel.arrays import RowArrays
-from coordinator.costmodel.feature_sets import FEATURE_SETS, STEPS, STORES
+from coordinator.costmodel.feature_sets import STEPS, STORES
 from coordinator.study.evaluation import Evaluation, merge
-from coordinator.study.rankers.attention import AttentionRanker
+from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing
 from coordinator.study.splits import Split
@@ -21,40 +25,58 @@ from coordinator.study.studies.base import (
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell, Workbook
 
+_Make = Callable[[int, Effort], Ranker]
+"""Makes an untrained model from a seed and what its training may cost."""
+
 
 def study_features(bench: Bench, plan: Plan) -> Findings:
-    """Train the same model on either description of the same trials."""
+    """Train the same model on each description of the same trials."""
     by_name, notes = possible_splits(bench.corpus, plan, ("within_task", "by_task"))
-    corpus, compared = bench.corpus, tuple(FEATURE_SETS)
+    corpus = bench.corpus
     if corpus.features is STORES:
-        steps = step_arrays(bench.place, corpus)
+        compared = _descriptions(step_arrays(bench.place, corpus))
     else:
-        steps, compared = corpus.arrays, (STEPS.name,)
+        compared = {STEPS.name: _as_it_is}
         notes.append(
-            "Buffer stores are left out: the dataset was read with schedule steps alone, so that "
-            "there is nothing to compare them with."
+            "Buffer stores and schedules' rows are left out: the dataset was read with schedule "
+            "steps alone, so that there is nothing to compare them with."
         )
     book = bench.workbook(len(by_name) * len(plan.seeds) * len(compared))
     table = Table(
         "features",
-        f"The attention model on two descriptions of the same trials, {len(plan.seeds)} seeds; "
-        "95 % intervals from resampling workloads. Steps need no lowering, and know the workload "
-        "by its loops' extents only.",
+        "The attention model on descriptions of the same trials: the stores of the lowered program "
+        "alone, one row for the schedule alone, both (what agents rank by), and the sequence of "
+        f"the schedule's steps. {len(plan.seeds)} seeds; 95 % intervals from resampling workloads. "
+        "Schedule and steps need no lowering, and know the workload by its loops' extents only.",
         ("split", "features", *METRIC_COLUMNS),
     )
     for name, splits in by_name.items():
-        for features in compared:
-            judged = merge([_judge(book, split, features, steps, plan) for split in splits])
+        for features, make in compared.items():
+            judged = merge([_judge(book, split, features, make, plan) for split in splits])
             table.add(name, features, *metric_cells(judged))
     return Findings([table], notes=notes)
 
 
-def _judge(book: Workbook, split: Split, features: str, steps: RowArrays, plan: Plan) -> Evaluation:
+def _judge(book: Workbook, split: Split, features: str, make: _Make, plan: Plan) -> Evaluation:
     settings = {"split": split.name, "features": features, "seed": split.seed}
     cell = Cell("features", settings, split.train, split.test)
-    return book.judge(cell, lambda: _make(features, steps, split.seed, plan.effort))
+    return book.judge(cell, lambda: make(split.seed, plan.effort))
 
 
-def _make(features: str, steps: RowArrays, seed: int, effort: Effort) -> Ranker:
-    ranker = AttentionRanker().seeded(seed, effort)
-    return ranker if features == STORES.name else Seeing(ranker, lambda _arrays: steps)
+def _descriptions(steps: RowArrays) -> dict[str, _Make]:
+    return {
+        "stores": lambda seed, effort: Seeing(_as_it_is(seed, effort), RowArrays.without_schedules),
+        "schedule": lambda seed, effort: Seeing(
+            _UNRELATED.seeded(seed, effort), RowArrays.schedules_alone
+        ),
+        "both": _as_it_is,
+        STEPS.name: lambda seed, effort: Seeing(_as_it_is(seed, effort), lambda _arrays: steps),
+    }
+
+
+def _as_it_is(seed: int, effort: Effort) -> AttentionRanker:
+    return AttentionRanker().seeded(seed, effort)
+
+
+_UNRELATED = AttentionRanker(replace(LABORATORY, model=replace(LABORATORY.model, relations=False)))
+"""A schedule's row has none of the sizes that are related to the hardware's."""
