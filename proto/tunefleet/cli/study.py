@@ -18,7 +18,7 @@ STUDIES = {
     "pruning": "how many training trials can go, by how they are chosen",
     "transfer": "an unseen target with 0, 32, 128, 512 and all labels of it",
     "ablation": "what each part of the attention model is worth",
-    "features": "a program's stores, its schedule in one row, both, or its steps as its description",
+    "features": "programs described by stores, by one row of the schedule, both, or steps",
     "curves": "what more workloads, and more trials of each, would buy",
     "calibration": "whether the model knows when it does not know",
 }
