@@ -18,8 +18,9 @@ set's.
 ``rank_steps_2560_s`` (the same candidates as schedule steps, by an untrained model of the same
 sizes, steps given); and what preparing candidates of one network's convolution takes:
 ``features_stores_s_per_1000`` (TVM's extractor on scheduled programs, as agents run it),
-``features_steps_s_per_1000`` (from a trace's text) and ``apply_s_per_1000`` (a trace made into a
-scheduled program, which stores need and steps do not).
+``features_row_s_per_1000`` (the schedules' rows from the same), ``features_steps_s_per_1000`` (from
+a trace's text) and ``apply_s_per_1000`` (a trace made into a scheduled program, which stores need
+and steps do not).
 
 ``parity``: ``onnx_torch_max_diff`` over every record and ``onnx_torch_discordant``, the share of
 neighbouring pairs within a task that the two order differently.

@@ -20,18 +20,20 @@ _PER = 1000
 
 
 def preparing_figures(dataset: Path) -> dict[str, Figure]:
-    """Time both descriptions of the shipped candidates of one workload, on this one core.
+    """Time all descriptions of the shipped candidates of one workload, on this one core.
 
     The workload is the convolution that networks run most often, for the target with the widest
     vectors.
 
     Returns:
         Seconds for 1,000 candidates: ``features_stores_s_per_1000``, TVM's extractor on schedules
-        that are applied already, as agents run it; ``features_steps_s_per_1000``, from a trace's
-        text to the model's input; and ``apply_s_per_1000``, a trace made into a scheduled program,
-        which stores need and steps do not.
+        that are applied already, as agents run it; ``features_row_s_per_1000``, the schedules' rows
+        from the same, as agents make them; ``features_steps_s_per_1000``, from a trace's text to
+        the steps a model of them is fed; and ``apply_s_per_1000``, a trace made into a scheduled
+        program, which stores need and steps do not.
     """
     from agent.search.space import extract_features, load_module  # noqa: PLC0415 (TVM: seconds)
+    from agent.search.trace_rows import TraceRows  # noqa: PLC0415
     from agent.tvm_startup import import_tvm  # noqa: PLC0415
 
     tvm = import_tvm()
@@ -54,9 +56,14 @@ def preparing_figures(dataset: Path) -> dict[str, Figure]:
         Trace.apply_json_to_schedule(json.loads(trace), schedule)
         return schedule
 
+    def rows() -> object:
+        described = TraceRows()
+        return [described.row(schedule.trace) for schedule in schedules]
+
     schedules = [applied(trace) for trace in traces]
     works: dict[str, Callable[[], object]] = {
         "features_stores": lambda: [extract_features(extractor, context, s) for s in schedules],
+        "features_row": rows,
         "features_steps": lambda: [encode(trace_steps(trace)) for trace in traces],
         "apply": lambda: [applied(trace) for trace in traces],
     }
