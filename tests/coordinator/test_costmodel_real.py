@@ -25,6 +25,6 @@ def test_it_ranks_real_programs_it_was_not_trained_on(arrays: RowArrays, tmp_pat
     found = pairwise_accuracy(
         score(model, arrays)[rows], arrays.log_latency[rows], arrays.group[rows]
     )
-    assert found.pairs > 1000
+    assert found.pairs > 500
     # Guessing gives 0.50 with a standard error of 0.02 on these lists.
     assert found.by_records > 0.66
