@@ -14,6 +14,8 @@ from costmodel_rows import fitted, synthetic_rows
 from coordinator.costmodel.arrays import to_arrays
 from coordinator.costmodel.export import MAX_FILE_BYTES, ExportError, check_parity, export
 from coordinator.costmodel.model import CostModel, ModelConfig
+from coordinator.costmodel.onnx_model import OnnxModel
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, PROGRAM_FEATURES_PER_STORE, schema_digest
 
 
@@ -100,6 +102,15 @@ def test_programs_of_one_token_score_alike(scheduled: bool, tmp_path: Path) -> N
     for a, b in zip(found, wanted, strict=True):
         assert np.isfinite(a).all()
         assert np.abs(a - b.numpy()).max() <= 1e-4
+
+
+def test_stores_without_their_schedule_are_not_ranked(exported: Path) -> None:
+    arrays = to_arrays(synthetic_rows(seed=1, tasks=1, per_task=30))
+    model = OnnxModel(exported)
+    assert len(set(model.scores(arrays, np.arange(30)))) == 30
+    with pytest.raises(TuneFleetError, match="row of each schedule") as raised:
+        model.scores(arrays.without_schedules(), np.arange(30))
+    assert raised.value.reason is Reason.MODEL_INVALID
 
 
 def test_a_file_of_another_model_is_refused(exported: Path) -> None:
