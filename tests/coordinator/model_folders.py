@@ -37,12 +37,13 @@ TRIALS = 100
 
 
 def fill(store: Store, trials: int = TRIALS) -> None:
-    """Store trials that are slower the larger the values of their features."""
+    """Store trials that are slower the larger the values of their features and their tile."""
     store.put_device(device())
     store.create_campaign(campaign(), "")
     store.add_tasks("c-1", [task()])
     store.grant_lease(lease())
-    store.ingest_trials("id-pi4", "l-1", 1, [trial(n) for n in range(1, trials + 1)], NOW)
+    made = [trial(n, trace=trace(n)) for n in range(1, trials + 1)]
+    store.ingest_trials("id-pi4", "l-1", 1, made, NOW)
 
 
 def rows(*, upside_down: bool = False) -> RowArrays:
@@ -60,6 +61,7 @@ def rows(*, upside_down: bool = False) -> RowArrays:
             latency_s=(TRIALS + 1 - n if upside_down else n) / 1000,
             noise=0.01,
             verdict=Verdict.OK,
+            trace=trace(n),
         )
         for n in numbers
     )
