@@ -28,8 +28,8 @@ from tunefleet.trials import Verdict
 SMALL = TrainConfig(
     model=ModelConfig(width=16, hardware_width=8, head_width=8, blocks=1),
     threads=1,
-    min_steps=40,
-    max_steps=40,
+    min_steps=80,
+    max_steps=80,
     hardware_dropout=0.0,
 )
 TRIALS = 100
