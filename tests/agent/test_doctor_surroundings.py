@@ -186,9 +186,11 @@ def as_nobody(machine: Machine, home: str) -> list[str]:
 
 @pytest.fixture
 def open_board(tmp_path: Path) -> Machine:
-    """A board's files that everybody can see, in a folder that pytest closes to others."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    """A board's files that everybody can see, in folders that pytest closes to others."""
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents:
+        if folder.name.startswith(("pytest-", "popen-")):
+            folder.chmod(0o755)
     return board(tmp_path)
 
 
