@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,8 +53,14 @@ def line_with(words: str, process: subprocess.Popen[str]) -> str:
 
 
 def children(process: subprocess.Popen[str]) -> dict[str, psutil.Process]:
-    found = psutil.Process(process.pid).children()
-    return {child.cmdline()[child.cmdline().index("-m") + 1]: child for child in found}
+    """Return both parts by name; a child that has just been forked has not its own name yet."""
+    end = time.monotonic() + END_TIMEOUT_S
+    while True:
+        lines = [(c, c.cmdline()) for c in psutil.Process(process.pid).children()]
+        found = {line[line.index("-m") + 1]: child for child, line in lines if "-m" in line}
+        if len(found) == 2 or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("asking", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hang-up"])
