@@ -21,6 +21,10 @@ GOLDEN_TOLERANCE = 1e-4
 """Largest difference between a golden score and ours; more could swap close candidates."""
 
 
+_AT_ONCE = 64
+"""Programs; of 32 to 2,560 the fastest on a core with 1 MiB of cache."""
+
+
 class ModelError(ValueError):
     """The model is not one to rank candidates by."""
 
@@ -77,7 +81,16 @@ class Ranker:
         Raises:
             ModelError: the model failed on them.
         """
-        score, spread = self._run(*_padded(features), np.asarray([hardware] * len(features), "f4"))
+        score = np.zeros(len(features), np.float32)
+        spread = np.zeros(len(features), np.float32)
+        # Programs of equal length side by side cost no padding, and few at once stay in the cache.
+        order = np.argsort([len(rows) for rows in features], kind="stable")
+        for start in range(0, len(order), _AT_ONCE):
+            some = order[start : start + _AT_ONCE]
+            inputs = _padded([features[i] for i in some])
+            score[some], spread[some] = self._run(
+                *inputs, np.asarray([hardware] * len(some), np.float32)
+            )
         return (
             np.nan_to_num(score, nan=-np.inf, posinf=-np.inf, neginf=-np.inf),
             np.maximum(np.nan_to_num(spread, nan=0, posinf=0, neginf=0), 0),

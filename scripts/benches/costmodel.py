@@ -227,7 +227,7 @@ def _parity(bench: Any, _plan: Any) -> dict[str, Figure]:
     together = np.diff(arrays.group[order]) == 0
     swapped = np.diff(found[order])[together] < 0
     return {
-        "onnx_torch_max_diff": figure([float(np.abs(found - wanted).max())]),
+        "onnx_torch_max_diff": {"value": float(f"{np.abs(found - wanted).max():.2g}")},
         "onnx_torch_discordant": figure([float(swapped.mean())]),
     }
 
