@@ -14,8 +14,8 @@ from coordinator.costmodel.arrays import Indices, RowArrays
 from coordinator.costmodel.loss import RankingLists
 
 _LISTS_SORTED = 16
-"""Batches among whose lists those of equal length are sought: enough to save three quarters
-of the padding, few enough that batches stay mixed."""
+"""Batches among whose lists those of equal length are sought: enough to save three quarters of the
+padding, few enough that batches stay mixed."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 """An odd constant with well-mixed bits (2**64 over the golden ratio)."""
 

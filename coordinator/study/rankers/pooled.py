@@ -17,8 +17,8 @@ _PROGRESS_EVERY_ROUNDS = 10
 @dataclass(frozen=True)
 class TreeConfig:
     """How trees are grown. TenSet's depth 6 and rate 0.2 with all rows and columns came to a PCA of
-    about .765 by task on the shipped dataset (seed 0), these to .780; a pairwise objective within tasks ranked
-    better than TenSet's squared error."""
+    about .765 by task on the shipped dataset (seed 0), these to .780; a pairwise objective within
+    tasks ranked better than TenSet's squared error."""
 
     rounds: int = 600
     max_depth: int = 5
