@@ -22,7 +22,7 @@ GOLDEN_TOLERANCE = 1e-4
 
 
 _AT_ONCE = 64
-"""Programs; of 32 to 2,560 this and 128 were the fastest on a core with 1 MiB of cache."""
+"""Programs; of 32 to 2,560 this and 128 were the fastest on a core with 1 MiB of L2."""
 
 
 class ModelError(ValueError):

@@ -16,8 +16,8 @@ from coordinator.study.rankers.base import Effort, Floats, Progress
 from tunefleet.machine_lock import MachineLock
 
 LABORATORY = TrainConfig(epochs=10, epochs_fine_tuning=20, min_steps=1500, max_steps=6000)
-"""For tens of thousands of trials. On the shipped dataset 10 epochs, 16 and 33 ranked held-out tasks
-equally well, so more would only cost time."""
+"""For tens of thousands of trials. On the shipped dataset 10 epochs, 16 and 33 ranked held-out
+tasks equally well, so more would only cost time."""
 
 
 @dataclass
