@@ -1,0 +1,52 @@
+"""Devices, and the history of what their reference kernels took."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
+
+
+class DeviceStore(ABC):
+    """What the store does with devices, by the rules of the whole contract."""
+
+    @abstractmethod
+    def put_device(self, device: DeviceRecord) -> None:
+        """Add a device or replace what is known of it; its count of trials is kept.
+
+        Raises:
+            TuneFleetError: INVALID_ARGUMENT if another device has the same name.
+        """
+
+    @abstractmethod
+    def touch_device(self, device_id: str, now: float) -> None:
+        """Note that a device was heard of. Raises AGENT_UNKNOWN."""
+
+    @abstractmethod
+    def get_device(self, name_or_id: str) -> DeviceRecord:
+        """Return one device by id or by name. Raises DEVICE_UNKNOWN."""
+
+    @abstractmethod
+    def list_devices(self) -> list[DeviceRecord]:
+        """Return all devices, by name."""
+
+    @abstractmethod
+    def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
+        """Keep work from a device, or let it have work again. Raises DEVICE_UNKNOWN."""
+
+    @abstractmethod
+    def note_canary(self, lease_id: str, now: float) -> None:
+        """Add to a device's history what its reference kernel took during a round.
+
+        That is the median over the round's trials that are OK or THROTTLED: what a neighbour or
+        chance disturbed says nothing of the device. A round without such a reading, or whose
+        reading was noted before, adds nothing.
+        """
+
+    @abstractmethod
+    def canary_readings(self, device_id: str, key: TaskKey, limit: int) -> list[float]:
+        """Return a device's last readings for a task's target and hardware, oldest first."""
+
+    @abstractmethod
+    def forget_canary(self, device_id: str) -> None:
+        """Forget a device's history of readings."""

@@ -1,0 +1,62 @@
+"""Leases: who may work on what, and until when."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from coordinator.state.records import LeaseRecord, LeaseState
+
+
+class LeaseStore(ABC):
+    """What the store does with leases, by the rules of the whole contract."""
+
+    @abstractmethod
+    def grant_lease(self, lease: LeaseRecord) -> None:
+        """Add an active lease.
+
+        Raises:
+            TuneFleetError: LEASE_LOST if the device holds an active lease already, or another
+                device holds one for the same round of the same campaign.
+        """
+
+    @abstractmethod
+    def next_fencing_token(self) -> int:
+        """Return a number larger than every one it returned before, over restarts too."""
+
+    @abstractmethod
+    def active_lease(self, device_id: str) -> LeaseRecord | None:
+        """Return the lease a device holds, if any."""
+
+    @abstractmethod
+    def list_leases(
+        self, campaign_id: str = "", states: Sequence[LeaseState] = ()
+    ) -> list[LeaseRecord]:
+        """Return leases of a campaign (of all for none) in the given states (any for none)."""
+
+    @abstractmethod
+    def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
+        """Prolong an active lease. Raises LEASE_LOST if it ended or the token is not its."""
+
+    @abstractmethod
+    def end_lease(
+        self,
+        lease_id: str,
+        fencing_token: int,
+        state: LeaseState,
+        error: str = "",
+        phase_seconds: Mapping[str, float] | None = None,
+    ) -> LeaseRecord:
+        """End a lease; ending one that ended in the same state changes nothing.
+
+        Raises:
+            TuneFleetError: LEASE_LOST if the token is not the lease's, or it ended otherwise.
+        """
+
+    @abstractmethod
+    def expire_leases(self, now: float) -> list[LeaseRecord]:
+        """End active leases whose time is up and return them."""
+
+    @abstractmethod
+    def cancel_leases(self, campaign_id: str) -> list[LeaseRecord]:
+        """End a campaign's active leases and return them."""

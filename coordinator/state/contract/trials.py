@@ -1,0 +1,64 @@
+"""Trials as they come in, and what searches and reports ask of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from coordinator.state.records import TaskKey
+from coordinator.state.trial_records import KnownCandidate, LatencyPoint, TrainingRow
+from tunefleet.trials import Trial
+
+
+@dataclass(frozen=True)
+class IngestOutcome:
+    """What became of reported trials."""
+
+    stored: tuple[str, ...]
+    """Trials that are stored durably, by this call or an earlier one."""
+    rejected: Mapping[str, str]
+    """Trials that will never be stored, with the reason."""
+    new: int
+    """Trials that were not stored before this call."""
+    campaign_id: str = ""
+    """The campaign of the lease; empty where everything was rejected for its lease."""
+
+
+class TrialStore(ABC):
+    """What the store does with trials, by the rules of the whole contract."""
+
+    @abstractmethod
+    def ingest_trials(
+        self,
+        device_id: str,
+        lease_id: str,
+        fencing_token: int,
+        trials: Sequence[Trial],
+        now: float,
+    ) -> IngestOutcome:
+        """Store trials, each exactly once, under the task and campaign of their lease.
+
+        Late trials, of a lease that has ended, are stored too. Trials of a lease that never was
+        this device's, or with another token, or that name another lease, are rejected one by one.
+        """
+
+    @abstractmethod
+    def tried_candidates(self, key: TaskKey) -> frozenset[str]:
+        """Return every candidate of a record set, whatever its verdict; LOST ones excepted."""
+
+    @abstractmethod
+    def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
+        """Return the fastest candidates of a record set, fastest first, each once."""
+
+    @abstractmethod
+    def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
+        """Return a campaign's trials in the order they arrived."""
+
+    @abstractmethod
+    def count_trials(self, campaign_id: str = "") -> int:
+        """Return how many trials are stored, of one campaign or in all."""
+
+    @abstractmethod
+    def training_rows(self) -> Iterator[TrainingRow]:
+        """Yield every trial that has features, in a stable order, in bounded memory."""
