@@ -20,8 +20,8 @@ from typing import Any
 from agent.benchmark.compare import max_abs_error
 from agent.benchmark.runners import Runner, load_runner
 from agent.frames import Channel, worker_channel
-from agent.no_torch import forbid_torch
 from tunefleet.machine_lock import MachineLock
+from tunefleet.torch_free import forbid_torch
 
 _ERROR_LIMIT = 500
 _CALIBRATION_RUNS = 3

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.frames import die_with_parent
-from agent.no_torch import forbid_torch
 from agent.profile.static import read_static_profile
 from tunefleet.machine_lock import MachineLock
 from tunefleet.targets import derive_target
+from tunefleet.torch_free import forbid_torch
 
 _LENGTH = 4096
 """float32 values: some pages, so that several threads have work and vector loads are used."""

@@ -27,11 +27,11 @@ from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
 from agent.measure.sandbox import become_subreaper
-from agent.no_torch import forbid_torch
 from agent.tvm_startup import import_tvm
 from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
 from tunefleet.targets import target_cores
+from tunefleet.torch_free import forbid_torch
 from tunefleet.trials import Verdict
 
 _TARGETS_KEPT = 4

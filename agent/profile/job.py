@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.frames import die_with_parent
-from agent.no_torch import forbid_torch
 from agent.profile.figures import buffer_sizes, build_figures
 from agent.profile.kernels import compile_kernels
 from agent.profile.timing import time_figures
 from tunefleet.devices import DeviceProfile
 from tunefleet.machine_lock import MachineLock
 from tunefleet.targets import derive_target
+from tunefleet.torch_free import forbid_torch
 
 
 def measure(profile: DeviceProfile, target: str | None) -> dict[str, Any]:

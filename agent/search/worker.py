@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from agent.frames import Channel, worker_channel
-from agent.no_torch import forbid_torch
 from agent.search.messages import (
     ErrorKind,
     SearchError,
@@ -21,6 +20,7 @@ from agent.search.messages import (
     request_from_message,
 )
 from tunefleet.machine_lock import MachineLock
+from tunefleet.torch_free import forbid_torch
 
 if TYPE_CHECKING:
     from agent.search.proposing import Proposer
