@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-
-import numpy as np
+from functools import partial
 
 from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.feature_sets import STORES
 from coordinator.costmodel.loss import LossConfig, Weighting
 from coordinator.costmodel.train import TrainConfig
-from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
 from coordinator.study.rankers.base import Effort, Ranker
 from coordinator.study.rankers.wrappers import Seeing, constant_hardware, shuffled_hardware
-from coordinator.study.splits import Split
 from coordinator.study.studies.base import (
     METRIC_COLUMNS,
     Bench,
+    Comparison,
     Findings,
     Plan,
-    base_model,
     metric_cells,
     possible_splits,
 )
 from coordinator.study.tables import Table
-from coordinator.study.workbook import Cell, Workbook
 from tunefleet.errors import Reason, TuneFleetError
 
 Change = Callable[[TrainConfig], TrainConfig]
@@ -86,6 +82,7 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
     if not variants:
         raise TuneFleetError(Reason.INVALID_ARGUMENT, f"nothing is left to train. {notes[-1]}")
     book = bench.workbook(len(by_name) * len(plan.seeds) * len(variants))
+    comparison = Comparison(book, plan, "ablation", "variant")
     table = Table(
         "ablation",
         f"Variants of the attention model on held-out trials, {len(plan.seeds)} seeds; 95 % "
@@ -93,24 +90,17 @@ def study_ablation(bench: Bench, plan: Plan) -> Findings:
         ("split", "variant", *METRIC_COLUMNS, "behind"),
     )
     for name, splits in by_name.items():
-        judged = {}
-        for variant in variants:
-            judged[variant] = merge([_judge(book, split, variant, plan) for split in splits])
+        judged = {
+            variant: comparison.judge(
+                splits, variant, None if variant == "whole" else partial(make_variant, variant)
+            )
+            for variant in variants
+        }
         whole = judged.get("whole")
         for variant, evaluation in judged.items():
             behind = whole.difference(evaluation)["pca"] if whole else None
             table.add(name, variant, *metric_cells(evaluation), behind)
     return Findings([table], notes=notes)
-
-
-def _judge(book: Workbook, split: Split, variant: str, plan: Plan) -> Evaluation:
-    settings = {"split": split.name, "variant": variant, "seed": split.seed}
-    if variant == "whole":
-        settings["trained_on"] = len(split.train)
-        cell = Cell("ablation", settings, np.zeros(0, np.int64), split.test)
-        return book.judge(cell, lambda: AttentionRanker(parent=base_model(book, split, plan)))
-    cell = Cell("ablation", settings, split.train, split.test)
-    return book.judge(cell, lambda: make_variant(variant, split.seed, plan.effort))
 
 
 def make_variant(name: str, seed: int, effort: Effort) -> Ranker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.study.corpus import Corpus
-from coordinator.study.evaluation import Evaluation, Interval
+from coordinator.study.evaluation import Evaluation, Interval, merge
 from coordinator.study.rankers.attention import AttentionRanker
-from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Progress
+from coordinator.study.rankers.base import USUAL_EFFORT, Effort, Progress, Ranker
 from coordinator.study.splits import Split, make_split
 from coordinator.study.tables import Table
 from coordinator.study.workbook import Cell, Workbook
@@ -73,6 +73,9 @@ class Bench:
 
 Study = Callable[[Bench, Plan], Findings]
 
+Make = Callable[[int, Effort], Ranker]
+"""Makes an untrained model from a seed and what its training may cost."""
+
 
 def metric_cells(evaluation: Evaluation) -> tuple[Interval, ...]:
     """Return PCA, PCA by task, top-1 and top-5 with their intervals, as tables show them."""
@@ -115,6 +118,39 @@ def base_model(book: Workbook, split: Split, plan: Plan) -> Checkpoint:
     settings = {"split": split.name, "seed": split.seed}
     cell = Cell("base", settings, split.train, np.zeros(0, np.int64))
     return book.trained(cell, lambda: AttentionRanker().seeded(split.seed, plan.effort))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models that a study compares, each trained on the same splits."""
+
+    book: Workbook
+    plan: Plan
+    study: str
+    """Of the workbook's cells."""
+    compared: str
+    """The setting by which they differ, such as ``model``."""
+
+    def judge(self, splits: Sequence[Split], name: str, make: Make | None) -> Evaluation:
+        """Judge one of them over all seeds.
+
+        Args:
+            splits: one for each seed.
+            name: of the model.
+            make: makes it; ``None`` for the usual attention model, which is trained apart, for
+                other studies build on the same weights.
+        """
+        return merge([self._judge(split, name, make) for split in splits])
+
+    def _judge(self, split: Split, name: str, make: Make | None) -> Evaluation:
+        settings = {"split": split.name, self.compared: name, "seed": split.seed}
+        book, plan = self.book, self.plan
+        if make is None:
+            settings["trained_on"] = len(split.train)
+            cell = Cell(self.study, settings, np.zeros(0, np.int64), split.test)
+            return book.judge(cell, lambda: AttentionRanker(parent=base_model(book, split, plan)))
+        cell = Cell(self.study, settings, split.train, split.test)
+        return book.judge(cell, lambda: make(split.seed, plan.effort))
 
 
 METRIC_COLUMNS = ("pca", "pca_by_task", "top1", "top5")

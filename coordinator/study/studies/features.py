@@ -3,30 +3,25 @@ its schedule's steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.feature_sets import STEPS, STORES
-from coordinator.study.evaluation import Evaluation, merge
 from coordinator.study.rankers.attention import LABORATORY, AttentionRanker
-from coordinator.study.rankers.base import Effort, Ranker
+from coordinator.study.rankers.base import Effort
 from coordinator.study.rankers.wrappers import Seeing
-from coordinator.study.splits import Split
 from coordinator.study.step_corpus import step_arrays
 from coordinator.study.studies.base import (
     METRIC_COLUMNS,
     Bench,
+    Comparison,
     Findings,
+    Make,
     Plan,
     metric_cells,
     possible_splits,
 )
 from coordinator.study.tables import Table
-from coordinator.study.workbook import Cell, Workbook
-
-_Make = Callable[[int, Effort], Ranker]
-"""Makes an untrained model from a seed and what its training may cost."""
 
 
 def study_features(bench: Bench, plan: Plan) -> Findings:
@@ -42,6 +37,7 @@ def study_features(bench: Bench, plan: Plan) -> Findings:
             "steps alone, so that there is nothing to compare them with."
         )
     book = bench.workbook(len(by_name) * len(plan.seeds) * len(compared))
+    comparison = Comparison(book, plan, "features", "features")
     table = Table(
         "features",
         "The attention model on descriptions of the same trials: the stores of the lowered program "
@@ -52,18 +48,12 @@ def study_features(bench: Bench, plan: Plan) -> Findings:
     )
     for name, splits in by_name.items():
         for features, make in compared.items():
-            judged = merge([_judge(book, split, features, make, plan) for split in splits])
+            judged = comparison.judge(splits, features, make)
             table.add(name, features, *metric_cells(judged))
     return Findings([table], notes=notes)
 
 
-def _judge(book: Workbook, split: Split, features: str, make: _Make, plan: Plan) -> Evaluation:
-    settings = {"split": split.name, "features": features, "seed": split.seed}
-    cell = Cell("features", settings, split.train, split.test)
-    return book.judge(cell, lambda: make(split.seed, plan.effort))
-
-
-def _descriptions(steps: RowArrays) -> dict[str, _Make]:
+def _descriptions(steps: RowArrays) -> dict[str, Make]:
     return {
         "stores": lambda seed, effort: Seeing(_as_it_is(seed, effort), RowArrays.without_schedules),
         "schedule": lambda seed, effort: Seeing(
