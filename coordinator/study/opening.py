@@ -17,7 +17,8 @@ from coordinator.dataset.schema import About
 from coordinator.dataset.tenset import MAX_NAMED
 from coordinator.study.corpus import Corpus, load_corpus
 from coordinator.study.provenance import about_dataset
-from coordinator.study.step_corpus import load_steps, load_tenset
+from coordinator.study.step_corpus import load_steps
+from coordinator.study.tenset_corpus import load_tenset
 from tunefleet.errors import Reason, TuneFleetError
 
 Progress = Callable[[float, str], None]

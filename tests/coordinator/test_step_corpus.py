@@ -15,7 +15,8 @@ from coordinator.costmodel.arrays import RowArrays
 from coordinator.costmodel.dataset import is_held_out
 from coordinator.costmodel.steps import KINDS, MAX_STEPS, STEP_FEATURES, encode
 from coordinator.study.corpus import Corpus, load_corpus
-from coordinator.study.step_corpus import load_tenset, step_arrays
+from coordinator.study.step_corpus import step_arrays
+from coordinator.study.tenset_corpus import load_tenset
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.schedules.trace import trace_steps
