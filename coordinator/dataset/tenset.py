@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,9 @@ from coordinator.dataset.schema import invalid
 from tunefleet.schedules.step import Step
 from tunefleet.targets import canonical_target, target_cores
 from tunefleet.trials import Verdict
+
+RECORDS_FOLDER = "measure_records"
+"""Within TenSet's ``dataset``; has a folder a device."""
 
 MAX_LINE_BYTES = 256 * 1024
 """A hundred times a line of TenSet's."""
@@ -148,7 +151,7 @@ def find_records(place: Path) -> list[Path]:
     """
     if place.is_file():
         return [place]
-    inner = place / "measure_records"
+    inner = place / RECORDS_FOLDER
     files = sorted((inner if inner.is_dir() else place).rglob("*.json"))
     if not files:
         raise invalid(
@@ -171,11 +174,37 @@ def read_tenset(place: Path, damage: Damage) -> Iterator[TensetRow | BrokenLine]
     place = place.absolute()
     for path in find_records(place):
         name = path.name if path == place else path.relative_to(place).as_posix()
-        try:
-            with path.open("rb") as file:
-                yield from _read_file(file, name, path.parent.name, damage)
-        except OSError as e:
-            yield damage.note(name, 0, f"it cannot be read: {e}")
+        yield from read_file(path, name, damage)
+
+
+def read_file(path: Path, name: str, damage: Damage) -> Iterator[TensetRow | BrokenLine]:
+    """Yield what the lines of one file hold, never holding more than a line.
+
+    Args:
+        path: the file.
+        name: by which its lines are called.
+        damage: see :func:`read_tenset`.
+    """
+    try:
+        with path.open("rb") as file:
+            yield from _read_file(file, name, path.parent.name, damage)
+    except OSError as e:
+        yield damage.note(name, 0, f"it cannot be read: {e}")
+
+
+def copy_lines(source: Path, numbers: Collection[int], destination: Path) -> None:
+    """Copy some lines of a file as they are, to a new one whose folder is made if missing.
+
+    Args:
+        source: file of records.
+        numbers: of the lines, from 1, as rows' places have them.
+        destination: file to write.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as lines, destination.open("wb") as copied:
+        for number, line in enumerate(_lines(lines), start=1):
+            if line is not None and number in numbers:
+                copied.write(line if line.endswith(b"\n") else line + b"\n")
 
 
 def _read_file(

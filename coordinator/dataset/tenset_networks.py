@@ -15,6 +15,7 @@ from pathlib import Path
 
 from coordinator.dataset.tenset import workload_hash
 
+NETWORKS_FOLDER = "network_info"
 _CHUNK_BYTES = 2**20
 _LONGEST_KEY_BYTES = 8 * 1024
 _FILE_NAME = re.compile(r"\(\(([A-Za-z0-9_.-]{1,64}),.*\),[a-z]+\)\.task\.pkl")
@@ -26,24 +27,33 @@ def find_networks(place: Path) -> dict[str, dict[str, int]]:
     """Find the networks of workloads.
 
     Args:
-        place: where records are read from; ``network_info`` is sought in it and beside it.
+        place: where records are read from; ``NETWORKS_FOLDER`` is sought in it and beside it.
 
     Returns:
         By hash of the workload, the names of its networks (a network in several shapes is one
         network), each with 1. Empty where no such folder is found.
     """
-    place = place.absolute()
     networks: dict[str, dict[str, int]] = {}
-    for folder in (place, *place.parents[:3]):
-        files = sorted((folder / "network_info").glob("*.task.pkl"))
-        for path in files:
-            name = _FILE_NAME.fullmatch(path.name)
-            if name is not None:
-                for workload in set(_workloads(path)):
-                    networks.setdefault(workload, {})[name[1]] = 1
-        if files:
-            break
+    for path in network_files(place):
+        name = _FILE_NAME.fullmatch(path.name)
+        if name is not None:
+            for workload in set(_workloads(path)):
+                networks.setdefault(workload, {})[name[1]] = 1
     return networks
+
+
+def network_files(place: Path) -> list[Path]:
+    """Find the files that tell of networks, empty where there are none.
+
+    Args:
+        place: see :func:`find_networks`.
+    """
+    place = place.absolute()
+    for folder in (place, *place.parents[:3]):
+        files = sorted((folder / NETWORKS_FOLDER).glob("*.task.pkl"))
+        if files:
+            return files
+    return []
 
 
 def _workloads(path: Path) -> Iterator[str]:

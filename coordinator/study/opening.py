@@ -14,7 +14,7 @@ from typing import Any
 from coordinator.costmodel.feature_sets import STEPS, STORES, FeatureSet
 from coordinator.dataset.reading import Refused
 from coordinator.dataset.schema import About
-from coordinator.dataset.tenset import MAX_NAMED
+from coordinator.dataset.tenset import MAX_NAMED, RECORDS_FOLDER, Damage
 from coordinator.study.corpus import Corpus, load_corpus
 from coordinator.study.provenance import about_dataset
 from coordinator.study.step_corpus import load_steps
@@ -42,6 +42,12 @@ class Unusable:
         self.count += 1
         if len(self.named) < MAX_NAMED:
             self.named.append({"where": where, "why": why})
+
+    @classmethod
+    def of(cls, damage: Damage) -> Unusable:
+        """Make it of what could not be read of TenSet's files."""
+        named = [{"where": f"{one.file}, line {one.line}", "why": one.why} for one in damage.named]
+        return cls(damage.broken, named)
 
     def json(self) -> dict[str, Any]:
         """Return it as results of jobs have it."""
@@ -120,7 +126,7 @@ def is_tenset(place: Path) -> bool:
             hint="Import it with `tunefleet dataset import --kind metaschedule` and export it, or "
             "give `tunefleet model evaluate` its --kind, --device and --target.",
         )
-    inner = place / "measure_records"
+    inner = place / RECORDS_FOLDER
     return inner.is_dir() or any(place.glob("*.json")) or any(place.glob("*/*.json"))
 
 
@@ -139,10 +145,6 @@ def _open_tenset(
             Reason.INVALID_ARGUMENT, f"{per_task} records of each task are too few; give 1 or more"
         )
     corpus, damage = load_tenset(place, per_task=per_task, progress=progress)
-    unusable = Unusable(
-        damage.broken,
-        [{"where": f"{one.file}, line {one.line}", "why": one.why} for one in damage.named],
-    )
     told = (
         f"TenSet's records: {len(corpus):,} of {damage.lines:,} lines, at most {per_task} of each "
         f"of {len(corpus.arrays.group_keys):,} tasks. TenSet does not say what its devices are: "
@@ -154,4 +156,4 @@ def _open_tenset(
     about = About(
         description=f"A sample of TenSet's measure records, at most {per_task} of each task."
     )
-    return Opened(corpus, about, unusable, sampled=True, notes=tuple(notes))
+    return Opened(corpus, about, Unusable.of(damage), sampled=True, notes=tuple(notes))

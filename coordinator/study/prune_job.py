@@ -4,7 +4,8 @@ Spec: ``{"place": folder or file, "out_dir", "keep": 0 to 1, "strategy", "seed",
 ONNX file or null}``.
 
 Result: ``{"before": as coordinator.dataset.stats, "kept": the same, "left_out": {why: trials that
-no strategy could choose}, "files": [path]}``.
+no strategy could choose}, "files": [path]}``, and of TenSet's files
+``"unusable": {"count", "named": [{"where", "why"}, ...]}``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ from coordinator.models.job import Progress, run_job
 from coordinator.state.trial_records import TrialRecord
 from coordinator.study.corpus import Corpus, load_corpus, usable
 from coordinator.study.model_spread import model_spread
+from coordinator.study.opening import is_tenset
 from coordinator.study.provenance import about_tables
+from coordinator.study.prune_tenset import prune_tenset
 from coordinator.study.pruning import Context, check_keep, prune, strategy_of
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.machine_lock import MachineLock
@@ -70,24 +73,30 @@ def prune_dataset(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
             f"{out_dir} exists and is not empty",
             hint="Name a new folder for what is kept, or remove that one.",
         )
+    partial = out_dir.with_name(f".{out_dir.name}.partial-{secrets.token_hex(4)}")
+    prune_place = prune_tenset if is_tenset(place) else _prune_tables
+    try:
+        result = prune_place(spec, partial, progress)
+        # An empty folder of that name is replaced; one that was filled meanwhile is not.
+        partial.rename(out_dir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    files = sorted(path for path in out_dir.rglob("*") if path.is_file())
+    return {**result, "files": [str(path) for path in files]}
+
+
+def _prune_tables(spec: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+    """Write what is kept of tables to a new folder."""
+    place = Path(spec["place"])
     parts = find_parts(place)
     tables = [open_trials(path) for path in parts.trials]
     about = about_tables(tables, place)
     corpus = load_corpus(place, _part(progress, 0.0, _READ))
     kept = _choose(corpus, spec, progress)
     described = f"{about.description} {_told(corpus, len(kept), spec)}".strip()
-    partial = out_dir.with_name(f".{out_dir.name}.partial-{secrets.token_hex(4)}")
-    partial.mkdir(parents=True)
-    try:
-        writing = _Writing(parts, tables, kept)
-        result = writing.write(
-            partial, About(about.licence, described), _part(progress, _CHOSEN, 1.0)
-        )
-        # An empty folder of that name is replaced; one that was filled meanwhile is not.
-        partial.rename(out_dir)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return {**result, "files": [str(path) for path in sorted(out_dir.iterdir())]}
+    folder.mkdir(parents=True)
+    writing = _Writing(parts, tables, kept)
+    return writing.write(folder, About(about.licence, described), _part(progress, _CHOSEN, 1.0))
 
 
 def _choose(corpus: Corpus, spec: Mapping[str, Any], progress: Progress) -> set[str]:

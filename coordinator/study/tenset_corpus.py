@@ -19,6 +19,7 @@ from coordinator.dataset.tenset import BrokenLine, Damage, TensetRow, find_recor
 from coordinator.dataset.tenset_networks import find_networks
 from coordinator.study.corpus import Corpus, numbered
 from tunefleet.devices import DeviceProfile
+from tunefleet.errors import TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, hardware_vector
 from tunefleet.machine_lock import MachineLock
 
@@ -68,10 +69,15 @@ def load_tenset(
             progress(min(1.0, read), f"reading records, {damage.lines} so far")
     kept = samples.kept()
     if not kept:
-        first = damage.named[0] if damage.named else None
-        why = f"{first.file}, line {first.line}: {first.why}" if first else "the files are empty"
-        raise invalid(f"{place} has no record that can be used; {why}")
+        raise nothing_usable(place, damage)
     return tenset_corpus(place.name, kept, find_networks(place)), damage
+
+
+def nothing_usable(place: Path, damage: Damage) -> TuneFleetError:
+    """Make the error of files that hold nothing, with the first of what is wrong."""
+    first = damage.named[0] if damage.named else None
+    why = f"{first.file}, line {first.line}: {first.why}" if first else "the files are empty"
+    return invalid(f"{place} has no record that can be used; {why}")
 
 
 def offered(

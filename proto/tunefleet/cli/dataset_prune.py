@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tunefleet.cli.dataset_options import PLACE_HELP, reading_text
 from tunefleet.cli.options import FormatOption, OutputFormat
 
 STRATEGIES = {
@@ -22,6 +23,9 @@ STRATEGIES = {
 }
 """What each strategy keeps, by name; the coordinator's part has them, and may have more."""
 
+_FILES_SHOWN = 10
+"""TenSet has thousands."""
+
 _STRATEGIES_HELP = "\n".join(f"      {name}: {what}" for name, what in STRATEGIES.items())
 
 
@@ -29,9 +33,7 @@ def prune(
     *,
     place: Annotated[
         Path,
-        typer.Argument(
-            metavar="DATASET", help="A dataset's folder, or a file with trials.", show_default=False
-        ),
+        typer.Argument(metavar="DATASET", help=PLACE_HELP, show_default=False),
     ],
     out: Annotated[
         Path,
@@ -65,12 +67,15 @@ def prune(
 
     \bNo coordinator is needed. Two trials of every task stay where the share allows;
     trials without features cannot be judged and are left out. OUT is a dataset like
-    any other, with a card that says what was done.
+    any other, with a card that says what was done. TenSet's files (its dataset folder,
+    measure_records, a device's folder or one file) are pruned file by file, described by
+    their schedule steps: of each task the same share stays, its lines as they are.
 
     \bExamples:
       $ tunefleet dataset prune my-trials half --keep 0.5
       $ tunefleet dataset prune my-trials third --keep 0.33 --strategy label_stratified
       $ tunefleet dataset prune my-trials unsure --strategy uncertain --model model.onnx
+      $ tunefleet dataset prune tenset/dataset/measure_records/e5-2673 e5-half
 
     With --format json, progress goes to stderr and one JSON object to stdout.
 
@@ -107,13 +112,19 @@ def prune(
                 "before": before,
                 "kept": kept,
                 "left_out": result["left_out"],
+                "unusable": result.get("unusable"),
             }
         )
         return
     console.print(prune_sheet(before, kept, result["left_out"]))
+    if result.get("unusable"):
+        console.print(reading_text((), result["unusable"]))
     console.print(f"Written to {out.absolute()}:", style="bold")
-    for path in map(Path, result["files"]):
+    files = [Path(path) for path in result["files"]]
+    for path in files[:_FILES_SHOWN]:
         console.print(f"  {path.name}  ({size(path.stat().st_size)})")
+    if len(files) > _FILES_SHOWN:
+        console.print(f"  and {len(files) - _FILES_SHOWN:,} files more")
 
 
 prune.__doc__ = (prune.__doc__ or "").rstrip() + "\n" + _STRATEGIES_HELP
