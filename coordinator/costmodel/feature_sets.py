@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -106,3 +106,17 @@ def of_width(width: int) -> FeatureSet:
 def of_schema(digest: str | None) -> FeatureSet | None:
     """Return the set that a schema digest names, ``None`` where it is of another release."""
     return next((known for known in FEATURE_SETS.values() if known.schema() == digest), None)
+
+
+def other_schema(digest: str | None, wanted: Collection[FeatureSet]) -> str:
+    """Say of a model, in words to go after its name, that it is for other features."""
+    found = of_schema(digest)
+    named = f" ({found.name})" if found else ", of another release"
+    known = " or ".join(f"{features.schema()} ({features.name})" for features in wanted)
+    return f"is for features of schema {digest or '(none)'}{named}; wanted is {known}"
+
+
+def train_anew(wanted: Collection[FeatureSet]) -> str:
+    """Say how to get a model for some features."""
+    option = "" if STORES in wanted else f" --features {next(iter(wanted)).name}"
+    return f"Train it anew with this release: `tunefleet model train DATASET --out DIR{option}`."

@@ -13,13 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.costmodel.arrays import Floats, Indices, RowArrays
-from coordinator.costmodel.feature_sets import STORES, FeatureSet, of_schema
+from coordinator.costmodel.feature_sets import (
+    STORES,
+    FeatureSet,
+    of_schema,
+    other_schema,
+    train_anew,
+)
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES
 from tunefleet.machine_lock import MachineLock
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference between a golden score and ours, as agents allow it."""
+SCHEMA_KEY = "tunefleet.schema_digest"
+"""Of a file's metadata: the schema of the features it is for."""
 _BATCH_ROWS = 256
 _INPUTS = ("features", "mask", "hardware")
 _LOWEST = -1e30
@@ -33,7 +41,12 @@ class OnnxModel:
     """A cost model that passed its self-test here."""
 
     def __init__(
-        self, path: Path, threads: int = 1, allowed: Collection[FeatureSet] = (STORES,)
+        self,
+        path: Path,
+        threads: int = 1,
+        allowed: Collection[FeatureSet] = (STORES,),
+        *,
+        name: str = "",
     ) -> None:
         """Load and check a file.
 
@@ -41,16 +54,17 @@ class OnnxModel:
             path: as :func:`coordinator.costmodel.export.export` writes it.
             threads: of one inference.
             allowed: features it may be for; by default those that agents compute.
+            name: what errors call it; by default the file's name.
 
         Raises:
             TuneFleetError: MODEL_INVALID, it is no cost model for these features of this release,
                 or computes other scores here than where it was exported.
         """
-        self.path = path
+        self._name = name or path.name
         self._session, metadata = _load(path, threads)
         self.version = metadata.get("tunefleet.model_version", "")
         """What it was called where it was exported."""
-        self.features = self._known(metadata.get("tunefleet.schema_digest"), allowed)
+        self.features = self._known(metadata.get(SCHEMA_KEY), allowed)
         """What it is for."""
         self._check_golden(metadata.get("tunefleet.golden", ""))
 
@@ -88,9 +102,11 @@ class OnnxModel:
         found = of_schema(digest)
         if found is not None and found in allowed:
             return found
-        wanted = " or ".join(f"{known.schema()} ({known.name})" for known in allowed)
-        named = f" ({found.name})" if found else ""
-        raise self._invalid(f"is for features of schema {digest or '(none)'}{named}, not {wanted}")
+        raise TuneFleetError(
+            Reason.MODEL_INVALID,
+            f"{self._name} {other_schema(digest, allowed)}",
+            hint=train_anew(allowed),
+        )
 
     def _all(
         self, output: str, arrays: RowArrays, rows: Indices, progress: Progress | None
@@ -147,7 +163,7 @@ class OnnxModel:
             )
 
     def _invalid(self, what: str) -> TuneFleetError:
-        return invalid_model(f"{self.path.name} {what}")
+        return invalid_model(f"{self._name} {what}")
 
 
 def invalid_model(message: str) -> TuneFleetError:

@@ -162,9 +162,10 @@ class ModelRegistry:
         if record.feature_schema != schema_digest():
             raise TuneFleetError(
                 Reason.MODEL_INVALID,
-                f"{version} is for features of schema {record.feature_schema}, agents of this "
-                f"release extract {schema_digest()}",
-                hint="Train a new version.",
+                f"{version} is for features of schema {record.feature_schema}, of another release; "
+                f"agents of this one extract {schema_digest()}",
+                hint="Train it anew with this release: `tunefleet model train DATASET --out DIR`, "
+                "then `tunefleet model promote DIR`.",
             )
         why, metrics = "promoted by force, without being judged", {}
         if not force:
@@ -197,6 +198,8 @@ class ModelRegistry:
     async def _judge(
         self, record: ModelVersionRecord, current: ModelVersionRecord | None, progress: Progress
     ) -> dict[str, Any]:
+        if current is not None and current.feature_schema != schema_digest():
+            current = None  # of another release: it cannot be run beside
         rows = self._home.run_dir / f"held-out-{secrets.token_hex(4)}"
         spec = {
             "rows": str(rows),

@@ -67,7 +67,12 @@ def evaluate_models(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
     """
     place = Path(spec["place"])
     models = [
-        OnnxModel(Path(model["onnx"]), _threads(spec), tuple(FEATURE_SETS.values()))
+        OnnxModel(
+            Path(model["onnx"]),
+            _threads(spec),
+            tuple(FEATURE_SETS.values()),
+            name=str(model["name"]),
+        )
         for model in spec["models"]
     ]
     names = [str(model["name"]) for model in spec["models"]]

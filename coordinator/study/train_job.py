@@ -131,7 +131,7 @@ def _parent(spec: Mapping[str, Any]) -> Checkpoint | None:
         raise TuneFleetError(
             Reason.MODEL_INVALID,
             f"cannot go on from {spec['parent']}: {e}",
-            hint="Give a folder that `tunefleet model train` or `model export` wrote.",
+            hint="Train it anew, without --from, or go on from a model that this release trained.",
         ) from e
     return checkpoint
 

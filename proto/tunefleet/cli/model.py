@@ -100,11 +100,18 @@ def export(
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.watching import TransferBar
     from tunefleet.client.wording import size
+    from tunefleet.features import schema_digest
 
     as_json = output_format is OutputFormat.JSON
     console = make_console(sys.stderr if as_json else sys.stdout)
     with connect(coordinator) as fleet, TransferBar(console, f"Fetching {version}") as bar:
         exported = fleet.export_model(version, folder, progress=bar.advance)
+    if exported.model.feature_schema != schema_digest():
+        console.print(
+            f"{version} is for features of schema {exported.model.feature_schema}, of another "
+            f"release; this one has {schema_digest()} and can neither judge it nor go on from it.",
+            style="yellow",
+        )
     if as_json:
         files = [str(path.absolute()) for path in exported.files]
         print_json({"model": exported.model, "output_dir": str(folder.absolute()), "files": files})
