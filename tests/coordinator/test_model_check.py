@@ -172,7 +172,7 @@ def with_config(**changes: object) -> Damage:
         (pickled, "checkpoint cannot be used"),
         (bomb, "unpacks to"),
         (with_config(width=10**9), "width is 1000000000"),
-        (with_config(blocks=512), "do not fit its configuration"),
+        (with_config(blocks=512), "not those of this release's network"),
         (with_config(blocks="3"), "blocks is '3'"),
         (with_config(attention_heads=512), "checkpoint cannot be used"),
         (with_config(pooling=7), "checkpoint cannot be used"),
