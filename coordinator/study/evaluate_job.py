@@ -5,7 +5,8 @@ Spec (those marked * may be left out)::
     {"models": [{"name": for people, "onnx": path, "folder"*: model's folder}, ...], "place":
      dataset's folder or file, "rows"*: "auto", "all" or "held_out", "only"*: file that names the
      trials to judge, one a line, "per_task"*: bool, "features"*: "stores" or "steps", which the
-     models must be for, "sample"*: int, records of each task of TenSet's, "threads"*: int}
+     models must be for, "sample"*: int, records of each task of TenSet's, "profiles"*:
+     [[TenSet's device or "", file with what it is], ...], "threads"*: int}
 
 ``auto`` judges all trials, but where a model learned from this very dataset those alone that no
 model learns from. Of two models one may rank by stores and one by steps: they then see the same
@@ -82,6 +83,7 @@ def evaluate_models(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
         place,
         _shared_features(place, models, names),
         per_task=spec.get("sample"),
+        profiles=spec.get("profiles") or (),
         progress=lambda share, message: progress(_READ * share, message),
     )
     corpus = opened.corpus

@@ -4,6 +4,7 @@ Spec (those marked * may be left out)::
 
     {"study": name, "place": dataset's folder or file, "folder": where results go,
      "features"*: "stores" or "steps", "per_task"*: int, records of each task of TenSet's,
+     "profiles"*: [[TenSet's device or "", file with what it is], ...],
      "seeds"*: [int, ...], "splits"*: [name, ...], "models"*: [name, ...], "share"*: number,
      "threads"*: int, "steps"*: int, the most that a training takes}
 
@@ -59,7 +60,12 @@ def run_study(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             "the study features compares stores, schedules and steps: there is nothing to choose",
             hint="Leave --features out.",
         )
-    opened = open_corpus(place, features, per_task=spec.get("per_task"))
+    opened = open_corpus(
+        place,
+        features,
+        per_task=spec.get("per_task"),
+        profiles=spec.get("profiles") or (),
+    )
     bench = Bench(opened.corpus, place, folder, progress)
     plan = Plan(
         seeds=tuple(int(seed) for seed in spec.get("seeds", Plan.seeds)),

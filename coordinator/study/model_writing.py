@@ -206,6 +206,8 @@ def _command(spec: Mapping[str, Any]) -> str:
     parts += ["--out", Path(spec["out_dir"]).name]
     if spec.get("parent"):
         parts += ["--from", Path(spec["parent"]).name]
+    for device, file in spec.get("profiles") or ():
+        parts += ["--profile", f"{device}={Path(file).name}" if device else Path(file).name]
     for option in ("features", "per_task", "seed", "threads", "epochs"):
         if spec.get(option) is not None:
             parts += [f"--{option.replace('_', '-')}", str(spec[option])]

@@ -6,7 +6,7 @@ measure records, whose programs this TVM cannot lower and which therefore have s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from coordinator.dataset.reading import Refused
 from coordinator.dataset.schema import About
 from coordinator.dataset.tenset import MAX_NAMED, RECORDS_FOLDER, Damage
 from coordinator.study.corpus import Corpus, load_corpus
+from coordinator.study.profiles import read_profiles
 from coordinator.study.provenance import about_dataset
 from coordinator.study.step_corpus import load_steps
 from coordinator.study.tenset_corpus import load_tenset
+from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 
 Progress = Callable[[float, str], None]
@@ -72,6 +74,7 @@ def open_corpus(
     features: FeatureSet | None = None,
     *,
     per_task: int | None = None,
+    profiles: Sequence[Sequence[str]] = (),
     progress: Progress | None = None,
 ) -> Opened:
     """Read a dataset.
@@ -84,14 +87,24 @@ def open_corpus(
         features: by which its programs are to be described; by default stores, and steps where
             there is nothing else.
         per_task: of TenSet's records, how many of each task; other datasets are read whole.
+        profiles: of TenSet's devices, as :func:`coordinator.study.profiles.read_profiles` takes
+            them; other datasets say what theirs are.
         progress: told the share read and what is being done.
 
     Raises:
         TuneFleetError: DATASET_INVALID, it is none or holds nothing that can be used;
-            INVALID_ARGUMENT, it has no such features, or is read whole.
+            INVALID_ARGUMENT, it has no such features, or is read whole, or a profile is none.
     """
     if is_tenset(place):
-        return _open_tenset(place, features, PER_TASK if per_task is None else per_task, progress)
+        known = read_profiles(profiles, place)
+        most = PER_TASK if per_task is None else per_task
+        return _open_tenset(place, features, most, known, progress)
+    if profiles:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{place} says of every trial what measured it: a profile is for TenSet's files",
+            hint="Leave --profile out.",
+        )
     if per_task is not None:
         raise TuneFleetError(
             Reason.INVALID_ARGUMENT,
@@ -131,7 +144,11 @@ def is_tenset(place: Path) -> bool:
 
 
 def _open_tenset(
-    place: Path, features: FeatureSet | None, per_task: int, progress: Progress | None
+    place: Path,
+    features: FeatureSet | None,
+    per_task: int,
+    profiles: Mapping[str, DeviceProfile],
+    progress: Progress | None,
 ) -> Opened:
     if features is not None and features is not STEPS:
         raise TuneFleetError(
@@ -144,11 +161,10 @@ def _open_tenset(
         raise TuneFleetError(
             Reason.INVALID_ARGUMENT, f"{per_task} records of each task are too few; give 1 or more"
         )
-    corpus, damage = load_tenset(place, per_task=per_task, progress=progress)
+    corpus, damage = load_tenset(place, profiles=profiles, per_task=per_task, progress=progress)
     told = (
         f"TenSet's records: {len(corpus):,} of {damage.lines:,} lines, at most {per_task} of each "
-        f"of {len(corpus.arrays.group_keys):,} tasks. TenSet does not say what its devices are: "
-        "their hardware counts as unknown."
+        f"of {len(corpus.arrays.group_keys):,} tasks. {_hardware(corpus, profiles)}"
     )
     notes = [told]
     if not corpus.networks:
@@ -157,3 +173,13 @@ def _open_tenset(
         description=f"A sample of TenSet's measure records, at most {per_task} of each task."
     )
     return Opened(corpus, about, Unusable.of(damage), sampled=True, notes=tuple(notes))
+
+
+def _hardware(corpus: Corpus, profiles: Mapping[str, DeviceProfile]) -> str:
+    """Say what is known of the devices."""
+    devices = {key[2] for key in corpus.arrays.group_keys}
+    if not profiles:
+        return "TenSet does not say what its devices are: their hardware counts as unknown."
+    told = f"What {', '.join(sorted(profiles))} is was given as a profile."
+    others = sorted(devices - profiles.keys())
+    return f"{told} The hardware of {', '.join(others)} counts as unknown." if others else told

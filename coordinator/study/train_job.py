@@ -4,7 +4,8 @@ Spec (those marked * may be left out)::
 
     {"place": dataset's folder or file, "out_dir": folder for the model, "parent"*: folder of the
      model to go on from, "features"*: "stores" or "steps", "per_task"*: int, records of each task
-     of TenSet's, "seed"*: int, "threads"*: int, "epochs"*: int}
+     of TenSet's, "profiles"*: [[TenSet's device or "", file with what it is], ...],
+     "seed"*: int, "threads"*: int, "epochs"*: int}
 
 The folder gets the files of ``tunefleet.model_files`` when all is done. Until then it keeps the
 state of the training, and a job with the same spec goes on from there.
@@ -74,6 +75,7 @@ def train_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
             place,
             features,
             per_task=spec.get("per_task"),
+            profiles=spec.get("profiles") or (),
             progress=_part(progress, 0.0, _READ),
         )
         corpus = opened.corpus

@@ -61,6 +61,16 @@ SampleOption = Annotated[
         show_default="128",
     ),
 ]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        metavar="[DEVICE=]FILE.json",
+        help="What a device of TenSet's is, as `devices show NAME --format json` prints it; may be "
+        "given for several devices.",
+        show_default="unknown",
+    ),
+]
 
 
 def reading_text(notes: Sequence[str], unusable: Mapping[str, Any]) -> Text:

@@ -101,8 +101,9 @@ def run_study(
         name: of the study.
         place: a dataset.
         folder: where results go; made if missing.
-        options: ``seeds``, ``splits``, ``models``, ``share``, ``features``, ``per_task`` and
-            ``threads``, as the coordinator's study job takes them; what is ``None`` is left to it.
+        options: ``seeds``, ``splits``, ``models``, ``share``, ``features``, ``per_task``,
+            ``profiles`` and ``threads``, as the coordinator's study job takes them; what is
+            ``None`` is left to it.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -129,6 +130,7 @@ def train_model(
     epochs: int | None,
     features: str | None = None,
     per_task: int | None = None,
+    profiles: Sequence[tuple[str, str]] = (),
     activity: Activity | None = None,
 ) -> dict[str, Any]:
     """Train a cost model from a folder or file.
@@ -142,6 +144,7 @@ def train_model(
         epochs: passes over the dataset; by default what its size calls for.
         features: ``stores`` or ``steps``; by default what agents rank by, where there are such.
         per_task: records to read of each task of TenSet's files.
+        profiles: of TenSet's devices, as :func:`profile_files` gives them.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -162,6 +165,7 @@ def train_model(
         "epochs": epochs,
         "features": features,
         "per_task": per_task,
+        "profiles": list(profiles),
     }
     return _run("coordinator.study.train_job", spec, activity)
 
@@ -175,6 +179,7 @@ def evaluate_models(
     per_task: bool = False,
     features: str | None = None,
     sample: int | None = None,
+    profiles: Sequence[tuple[str, str]] = (),
     activity: Activity | None = None,
 ) -> dict[str, Any]:
     """Judge one cost model, or two beside each other, on a folder or file.
@@ -187,6 +192,7 @@ def evaluate_models(
         per_task: tell of each task too.
         features: ``stores`` or ``steps``, which the models must be for; by default any.
         sample: records to read of each task of TenSet's files.
+        profiles: of TenSet's devices, as :func:`profile_files` gives them.
         activity: told the share done, 0 to 1, and what is being done.
 
     Returns:
@@ -213,8 +219,18 @@ def evaluate_models(
         "per_task": per_task,
         "features": features,
         "sample": sample,
+        "profiles": list(profiles),
     }
     return _run("coordinator.study.evaluate_job", spec, activity)
+
+
+def profile_files(given: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Split ``DEVICE=FILE`` or ``FILE`` into a device, empty where none is named, and a path."""
+    pairs = []
+    for text in given or ():
+        device, _, file = text.rpartition("=")
+        pairs.append((device, str(Path(file).absolute())))
+    return pairs
 
 
 def _run(module: str, spec: dict[str, Any], activity: Activity | None = None) -> dict[str, Any]:

@@ -14,7 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from tunefleet.cli.dataset import DatasetFormat
-from tunefleet.cli.dataset_options import ModelFeaturesOption, PlaceArgument, SampleOption
+from tunefleet.cli.dataset_options import (
+    ModelFeaturesOption,
+    PlaceArgument,
+    ProfileOption,
+    SampleOption,
+)
 from tunefleet.cli.options import DEFAULT_LISTEN, CoordinatorOption, FormatOption, OutputFormat
 from tunefleet.errors import Reason, TuneFleetError
 
@@ -65,6 +70,7 @@ def evaluate(
     ] = False,
     features: ModelFeaturesOption = None,
     sample: SampleOption = None,
+    profile: ProfileOption = None,
     dataset_format: KindOption = DatasetFormat.PARQUET,
     device: DeviceOption = "",
     target: TargetOption = "",
@@ -88,11 +94,12 @@ def evaluate(
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
+    from tunefleet.cli.local_jobs import profile_files
     from tunefleet.cli.model_tables import evaluation_sheet
     from tunefleet.cli.output import make_console, print_json
 
     judging = _Judging(place, dataset_format, device, target, coordinator, output_format)
-    judged_by = {"features": features, "sample": sample}
+    judged_by = {"features": features, "sample": sample, "profiles": profile_files(profile)}
     result = judging.run([model], rows=_rows(every, held_out), per_task=per_task, **judged_by)
     if output_format is OutputFormat.JSON:
         print_json(result)
@@ -111,6 +118,7 @@ def compare(
     held_out: HeldOutOption = False,
     features: ModelFeaturesOption = None,
     sample: SampleOption = None,
+    profile: ProfileOption = None,
     dataset_format: KindOption = DatasetFormat.PARQUET,
     device: DeviceOption = "",
     target: TargetOption = "",
@@ -129,11 +137,12 @@ def compare(
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
+    from tunefleet.cli.local_jobs import profile_files
     from tunefleet.cli.model_tables import comparison_sheet
     from tunefleet.cli.output import make_console, print_json
 
     judging = _Judging(place, dataset_format, device, target, coordinator, output_format)
-    judged_by = {"features": features, "sample": sample}
+    judged_by = {"features": features, "sample": sample, "profiles": profile_files(profile)}
     result = judging.run([first, second], rows=_rows(every, held_out), **judged_by)
     if output_format is OutputFormat.JSON:
         print_json(result)

@@ -10,7 +10,12 @@ from typing import Annotated
 
 import typer
 
-from tunefleet.cli.dataset_options import FeaturesOption, PerTaskOption, PlaceArgument
+from tunefleet.cli.dataset_options import (
+    FeaturesOption,
+    PerTaskOption,
+    PlaceArgument,
+    ProfileOption,
+)
 from tunefleet.cli.options import FormatOption, OutputFormat
 from tunefleet.errors import Reason, TuneFleetError
 
@@ -38,6 +43,7 @@ def train(
     ] = None,
     features: FeaturesOption = None,
     per_task: PerTaskOption = None,
+    profile: ProfileOption = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of everything random.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads, by default all.")
@@ -68,7 +74,7 @@ def train(
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
-    from tunefleet.cli.local_jobs import train_model
+    from tunefleet.cli.local_jobs import profile_files, train_model
     from tunefleet.cli.model_tables import training_sheet
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.watching import ActivityBar
@@ -84,6 +90,7 @@ def train(
                 parent=parent,
                 features=features,
                 per_task=per_task,
+                profiles=profile_files(profile),
                 seed=seed,
                 threads=threads,
                 epochs=epochs,

@@ -10,7 +10,12 @@ from typing import Annotated
 
 import typer
 
-from tunefleet.cli.dataset_options import FeaturesOption, PerTaskOption, PlaceArgument
+from tunefleet.cli.dataset_options import (
+    FeaturesOption,
+    PerTaskOption,
+    PlaceArgument,
+    ProfileOption,
+)
 from tunefleet.cli.options import FormatOption, OutputFormat
 
 STUDIES = {
@@ -68,6 +73,7 @@ def study(
     ] = 0.2,
     features: FeaturesOption = None,
     per_task: PerTaskOption = None,
+    profile: ProfileOption = None,
     threads: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads, by default all.")
     ] = None,
@@ -92,7 +98,7 @@ def study(
     """
     from rich.markdown import Markdown
 
-    from tunefleet.cli.local_jobs import run_study
+    from tunefleet.cli.local_jobs import profile_files, run_study
     from tunefleet.cli.output import make_console, print_json
     from tunefleet.cli.watching import ActivityBar
 
@@ -106,6 +112,7 @@ def study(
         "share": share,
         "features": features,
         "per_task": per_task,
+        "profiles": profile_files(profile),
         "threads": threads,
     }
     with ActivityBar(console) as bar:
