@@ -118,7 +118,7 @@ def evolve(space: Space, rank: Rank | None, known: Sequence[Program], plan: Plan
     Args:
         space: where the programs come from.
         rank: the cost model, or ``None``.
-        known: measured programs, fastest first.
+        known: programs to breed from: measured ones, fastest first, or what was fast elsewhere.
         plan: sizes and seed; the same plan finds the same programs.
     """
     rng = random.Random(plan.seed)

@@ -4,8 +4,9 @@ To the worker::
 
     {"op": "propose", "workload_path": str, "workload": hex, "target": str,
      "model_path": str ("" without a model), "hardware": [float or null, ...],
-     "known": [{"trace": str, "latency_s": float, "candidate": hex}, ...], "tried": [hex, ...],
-     "trials": int, "seed": int, "policy": {"population", "generations", "exploration"},
+     "known": [{"trace": str, "latency_s": float, "candidate": hex}, ...],
+     "related": [trace, ...], "tried": [hex, ...], "trials": int, "seed": int,
+     "policy": {"population", "generations", "exploration"},
      "include_baseline": bool, "threads": int}
 
 and back either::
@@ -136,6 +137,7 @@ def request_to_message(request: Request) -> dict[str, Any]:
         "model_path": str(request.model_path or ""),
         "hardware": [None if math.isnan(value) else value for value in request.hardware],
         "known": [asdict(known) for known in work.known],
+        "related": list(work.related),
         "tried": sorted(work.tried),
         "trials": work.trials,
         "seed": work.seed,
@@ -161,6 +163,7 @@ def request_from_message(message: Mapping[str, Any]) -> Request:
             trials=int(message["trials"]),
             seed=int(message["seed"]),
             known=tuple(KnownTrace(**known) for known in message["known"]),
+            related=tuple(str(trace) for trace in message["related"]),
             tried=frozenset(message["tried"]),
             include_baseline=bool(message["include_baseline"]),
             search=SearchPolicy(**message["policy"]),

@@ -30,6 +30,9 @@ from tunefleet.trials import ProgramFeatures
 _SPACES_KEPT = 48
 """Workloads in turn in one campaign; each keeps up to 2 MiB of features."""
 _MODELS_KEPT = 2
+_REPLAYED = 0.125
+"""Share of a round's trials for the nearest of the related schedules. The others may still be
+chosen for their score, and all of them become parents where nothing was measured yet."""
 _RANKED_AT_ONCE = 128
 """Enough to keep the threads busy, few enough to pause soon when quiet is wanted."""
 
@@ -77,6 +80,7 @@ class Proposer:
                 baseline = [(space.baseline(), Pick(0, explored=False))]
             tried = work.tried | {space.workload}
             known = space.load([k.trace for k in sorted(work.known, key=lambda k: k.latency_s)])
+            related = space.load(work.related)
             plan = Plan(
                 trials=work.trials - len(baseline),
                 population=work.search.population,
@@ -84,8 +88,9 @@ class Proposer:
                 seed=work.seed,
                 tried=tried,
             )
-            found = evolve(space, rank, known, plan)
-            picked = baseline + _pick(found, plan, work.search.exploration)
+            found = evolve(space, rank, known or related, plan)
+            found.pool.add(related)
+            picked = baseline + _pick(found, plan, work.search.exploration, related)
             if rank is not None and baseline:
                 found.pool.add([baseline[0][0]])
             texts = space.write([program for program, _ in picked])
@@ -154,15 +159,26 @@ class _RankInBatches:
         return np.concatenate(scores), np.concatenate(spreads)
 
 
-def _pick(found: Found, plan: Plan, exploration: float) -> list[tuple[Program, Pick]]:
+def _pick(
+    found: Found, plan: Plan, exploration: float, related: Sequence[Program]
+) -> list[tuple[Program, Pick]]:
     pool = found.pool
-    programs = pool.untried(plan.tried)
+    replayed = _replayed(related, plan)
+    first = [(program, Pick(place, explored=True)) for place, program in enumerate(replayed)]
+    programs = pool.untried(plan.tried | {program.candidate for program in replayed})
     score = spread = None
     if pool.rank is not None:
         score = np.asarray([pool.score[p.candidate] for p in programs], np.float32)
         spread = np.asarray([pool.spread[p.candidate] for p in programs], np.float32)
-    picks = choose([p.features for p in programs], score, spread, plan.trials, exploration)
-    return [(programs[pick.index], pick) for pick in picks]
+    trials = plan.trials - len(replayed)
+    picks = choose([p.features for p in programs], score, spread, trials, exploration)
+    return first + [(programs[pick.index], pick) for pick in picks]
+
+
+def _replayed(related: Sequence[Program], plan: Plan) -> list[Program]:
+    """Return the nearest of what was fast elsewhere: measured whatever the model thinks of it."""
+    new = {p.candidate: p for p in related if p.candidate not in plan.tried}
+    return list(new.values())[: round(plan.trials * _REPLAYED)]
 
 
 def _candidate(program: Program, text: str, pick: Pick, score: float | None) -> Candidate:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import zip_longest
 
 import structlog
 
@@ -20,6 +21,7 @@ from coordinator.campaigns.collecting import (
     choose_collecting_round,
 )
 from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
+from coordinator.campaigns.relatives import nearest_relatives
 from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
 from coordinator.campaigns.scheduler import Choice, choose_round
 from coordinator.campaigns.steadiness import READINGS_USED, judge
@@ -32,6 +34,7 @@ from coordinator.state.records import (
     CampaignState,
     DeviceRecord,
     GroupRecord,
+    KnownTask,
     LeaseKind,
     LeaseRecord,
     LeaseState,
@@ -60,6 +63,11 @@ log = structlog.get_logger()
 
 KNOWN_TRACES = 32
 """Best schedules sent along to start a search from."""
+
+RELATIVES = 8
+"""Similar tasks whose schedules are sent along with a task's first round."""
+
+_TRACES_A_RELATIVE = 2
 
 BENCHMARK_ATTEMPTS = 2
 """A benchmark that failed is tried once more, then its group is reported without one."""
@@ -223,9 +231,19 @@ class LeasePlanner:
                 for k in self._store.best_candidates(task.key, KNOWN_TRACES)
             ),
             tried=self._store.tried_candidates(task.key),
+            related=self._related(choice.progress),
             include_baseline=choice.progress.baseline_s is None and choice.progress.rounds == 0,
         )
         return self._grant(campaign, device, group, spec)
+
+    def _related(self, progress: TaskProgress) -> tuple[str, ...]:
+        """Return what is fast for similar tasks, the fastest of each before any second one."""
+        if progress.rounds:
+            return ()
+        task = KnownTask(progress.task.key, progress.task.name, progress.task.flops)
+        keys = nearest_relatives(task, self._store.known_tasks(), RELATIVES)
+        best = [self._store.best_candidates(key, _TRACES_A_RELATIVE) for key in keys]
+        return tuple(k.trace for by_rank in zip_longest(*best) for k in by_rank if k is not None)
 
     def _collecting_round(
         self,

@@ -223,6 +223,15 @@ class TaskRecord:
 
 
 @dataclass(frozen=True)
+class KnownTask:
+    """A task as far as tasks of other campaigns are compared with it."""
+
+    key: TaskKey
+    name: str
+    flops: float
+
+
+@dataclass(frozen=True)
 class TaskProgress:
     """A task and what is known of it from every campaign's records."""
 

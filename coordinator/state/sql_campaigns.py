@@ -12,6 +12,7 @@ from coordinator.state.record_sets import find_record_set, get_record_set
 from coordinator.state.records import (
     CampaignRecord,
     CampaignState,
+    KnownTask,
     LeaseKind,
     LeaseState,
     TaskKey,
@@ -111,6 +112,23 @@ class SqlCampaigns(Store):
             ).mappings()
             rounds = _ended_rounds(connection, campaign_id)
             return [_task_progress(row, rounds) for row in rows]
+
+    def known_tasks(self) -> list[KnownTask]:
+        query = (
+            select(
+                record_sets,
+                func.min(tasks.c.name).label("name"),
+                func.max(tasks.c.flops).label("flops"),
+            )
+            .join_from(tasks, record_sets)
+            .where(record_sets.c.best_s.is_not(None))
+            .group_by(record_sets.c.record_set_id)
+        )
+        with self._db.read() as connection:
+            return [
+                KnownTask(TaskKey(row.workload, row.target, row.fingerprint), row.name, row.flops)
+                for row in connection.execute(query)
+            ]
 
     def task_totals(self) -> dict[str, TaskTotals]:
         query = select(

@@ -107,6 +107,7 @@ def _round_to_proto(spec: RoundSpec) -> lease_pb2.RoundSpec:
         include_baseline=spec.include_baseline,
         measure=_measure_to_proto(spec.measure),
         search=lease_pb2.SearchPolicy(**asdict(spec.search)),
+        related=spec.related,
     )
 
 
@@ -129,6 +130,7 @@ def _round_from_proto(message: lease_pb2.RoundSpec) -> RoundSpec:
             generations=search.generations,
             exploration=search.exploration,
         ),
+        related=tuple(message.related),
     )
 
 

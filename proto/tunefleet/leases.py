@@ -87,6 +87,9 @@ class RoundSpec:
     model_digest: str = ""
     """Blob with the cost model's ONNX file; empty where there is none yet."""
     known: tuple[KnownTrace, ...] = ()
+    related: tuple[str, ...] = ()
+    """Fast schedules of similar workloads, or of this one on other hardware or for other targets,
+    as traces in JSON, the nearest first. Some may not fit this workload."""
     tried: frozenset[str] = frozenset()
     """Candidates that are not to be measured again."""
     include_baseline: bool = False

@@ -64,6 +64,7 @@ def propose(folder: Path) -> Propose:
         seed: int = 1,
         search: SearchPolicy = SMALL,
         known: tuple[KnownTrace, ...] = (),
+        related: tuple[str, ...] = (),
         tried: frozenset[str] = frozenset(),
         include_baseline: bool = False,
     ) -> Proposal:
@@ -75,6 +76,7 @@ def propose(folder: Path) -> Propose:
             seed=seed,
             search=search,
             known=known,
+            related=related,
             tried=tried,
             include_baseline=include_baseline,
         )
@@ -244,6 +246,39 @@ def test_known_traces_have_mutants(propose: Propose, product: Workload) -> None:
     with_known = propose(product, known=known, seed=3)
     without = propose(product, seed=3)
     assert with_known.stats.evaluated > without.stats.evaluated + len(known)
+
+
+def test_the_nearest_related_schedules_are_measured_whatever_their_score(
+    propose: Propose, product: Workload, folder: Path, model: Path
+) -> None:
+    larger = matmul(folder, size=192)
+    elsewhere = [c.trace for c in propose(larger, trials=3, seed=5).candidates]
+    proposal = propose(product, model=model, related=tuple(elsewhere), trials=16)
+    first = proposal.candidates[:2]
+    assert all(candidate.explored for candidate in first)
+    assert proposal.candidates[2].predicted == max(
+        c.predicted for c in proposal.candidates[2:] if c.predicted is not None
+    )
+    for candidate, trace in zip(first, elsewhere, strict=False):
+        assert reapplied(product, candidate) == candidate.candidate
+        kinds = [one[0] for one in json.loads(trace)[0] if one[0].startswith("Sample")]
+        assert [o[0] for o in json.loads(candidate.trace)[0] if o[0].startswith("Sample")] == kinds
+
+
+def test_related_schedules_have_mutants_where_nothing_was_measured(
+    propose: Propose, product: Workload
+) -> None:
+    related = tuple(c.trace for c in propose(product, trials=1).candidates)
+    with_related = propose(product, related=related, seed=3)
+    assert with_related.stats.evaluated > propose(product, seed=3).stats.evaluated + 1
+
+
+def test_related_schedules_that_fit_nothing_are_skipped(
+    propose: Propose, product: Workload, addition: Workload, model: Path
+) -> None:
+    foreign = tuple(c.trace for c in propose(addition, trials=4).candidates)
+    proposal = propose(product, model=model, related=(*foreign, "not JSON", "[[1],[]]"))
+    assert proposal.candidates == propose(product, model=model).candidates
 
 
 def test_a_workload_that_is_no_module_is_refused(

@@ -92,6 +92,28 @@ async def test_a_later_round_knows_the_model_and_what_was_measured(
     assert not work.include_baseline
 
 
+async def test_a_first_round_brings_what_is_fast_for_similar_tasks(
+    store: Store, planner: LeasePlanner
+) -> None:
+    store.create_campaign(campaign(groups=(GROUP,), trials_wanted=50), "")
+    later, foreign = task(OTHER_KEY, "conv2d1_add"), replace(KEY, workload="00000000000000cc")
+    tasks = [task(KEY, "conv2d"), replace(later, flops=1e8), task(foreign, "matmul")]
+    store.add_tasks("c-1", tasks)
+    first = await granted(planner)
+    assert isinstance(first.work, RoundSpec)
+    assert first.work.related == ()
+    report = [trial(n, first.lease_id) for n in (3, 1, 2)]
+    store.ingest_trials("id-one", first.lease_id, first.fencing_token, report, NOW)
+    store.end_lease(first.lease_id, first.fencing_token, LeaseState.DONE)
+
+    given = [await round_for(planner, "one"), await round_for(planner, "two")]
+    related = {work.workload: work.related for work in given}
+    assert related == {
+        OTHER_KEY.workload: (report[1].trace, report[2].trace),
+        foreign.workload: (),
+    }
+
+
 async def test_two_devices_of_one_hardware_get_different_tasks(
     store: Store, planner: LeasePlanner
 ) -> None:

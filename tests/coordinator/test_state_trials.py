@@ -16,10 +16,12 @@ from store_samples import (
     lease,
     model,
     reason_of,
+    task,
     trial,
 )
 
 from coordinator.state.records import (
+    KnownTask,
     LeaseKind,
     LeaseState,
 )
@@ -104,6 +106,14 @@ class TestTrials:
             KnownCandidate(again.candidate, again.trace, 1e-4),
             KnownCandidate(trial(3).candidate, trial(3).trace, 3e-3),
         ]
+
+    def test_a_task_is_known_once_it_has_a_latency(self, busy_store: Store) -> None:
+        assert busy_store.known_tasks() == []
+        failed = trial(2, verdict=Verdict.CRASHED, samples_s=())
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [failed], NOW)
+        assert busy_store.known_tasks() == []
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)
+        assert busy_store.known_tasks() == [KnownTask(KEY, task().name, task().flops)]
 
     def test_a_slower_repetition_does_not_displace_the_best(self, busy_store: Store) -> None:
         busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)

@@ -9,6 +9,7 @@ from typing import Any
 from coordinator.state.records import (
     CampaignRecord,
     CampaignState,
+    KnownTask,
     TaskKey,
     TaskProgress,
     TaskRecord,
@@ -63,6 +64,10 @@ class CampaignStore(ABC):
     @abstractmethod
     def task_progress(self, campaign_id: str) -> list[TaskProgress]:
         """Return a campaign's tasks in the order they were added, with what is known of each."""
+
+    @abstractmethod
+    def known_tasks(self) -> list[KnownTask]:
+        """Return every record set with a latency that some campaign had as a task, each once."""
 
     @abstractmethod
     def task_totals(self) -> dict[str, TaskTotals]:

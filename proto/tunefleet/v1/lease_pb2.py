@@ -26,17 +26,17 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from tunefleet.v1 import trial_pb2 as tunefleet_dot_v1_dot_trial__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tunefleet/v1/lease.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18tunefleet/v1/trial.proto\"A\n\nKnownTrace\x12\r\n\x05trace\x18\x01 \x01(\t\x12\x11\n\tlatency_s\x18\x02 \x01(\x01\x12\x11\n\tcandidate\x18\x03 \x01(\t\"\xd5\x02\n\rMeasurePolicy\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06repeat\x18\x02 \x01(\x05\x12\x15\n\rmin_repeat_ms\x18\x03 \x01(\x05\x12\x30\n\rbuild_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12memory_limit_bytes\x18\x06 \x01(\x03\x12\x12\n\nmax_repeat\x18\x07 \x01(\x05\x12)\n\x06\x62udget\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tprecision\x18\t \x01(\x01\x12\x12\n\nslow_ratio\x18\n \x01(\x01\x12\x14\n\x0cmax_attempts\x18\x0b \x01(\x05\x12\x13\n\x0b\x66lush_cache\x18\x0c \x01(\x08\"L\n\x0cSearchPolicy\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x13\n\x0bgenerations\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xploration\x18\x03 \x01(\x01\"\xbd\x02\n\tRoundSpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0e\n\x06trials\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\x12\'\n\x05known\x18\x08 \x03(\x0b\x32\x18.tunefleet.v1.KnownTrace\x12\r\n\x05tried\x18\t \x03(\x06\x12\x18\n\x10include_baseline\x18\n \x01(\x08\x12,\n\x07measure\x18\x0b \x01(\x0b\x32\x1b.tunefleet.v1.MeasurePolicy\x12*\n\x06search\x18\x0c \x01(\x0b\x32\x1a.tunefleet.v1.SearchPolicy\"b\n\x10\x42\x65nchmarkSubject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".tunefleet.v1.BenchmarkSubjectKind\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xe4\x01\n\rBenchmarkSpec\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x30\n\x08subjects\x18\x02 \x03(\x0b\x32\x1e.tunefleet.v1.BenchmarkSubject\x12\x15\n\rinputs_digest\x18\x03 \x01(\t\x12\x16\n\x0eoutputs_digest\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\x12\x0e\n\x06repeat\x18\x06 \x01(\x05\x12\x15\n\rmin_repeat_ms\x18\x07 \x01(\x05\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"k\n\x0f\x42\x65nchmarkResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsamples_s\x18\x02 \x03(\x01\x12\x18\n\x0bmax_abs_err\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x04 \x01(\tB\x0e\n\x0c_max_abs_err\".\n\nNamedTrace\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\r\n\x05trace\x18\x02 \x01(\t\"\x9f\x01\n\nReplaySpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12(\n\x06traces\x18\x04 \x03(\x0b\x32\x18.tunefleet.v1.NamedTrace\x12,\n\x07measure\x18\x05 \x01(\x0b\x32\x1b.tunefleet.v1.MeasurePolicy\"t\n\rFeaturizeSpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12(\n\x06traces\x18\x04 \x03(\x0b\x32\x18.tunefleet.v1.NamedTrace\"v\n\x0f\x46\x65\x61turizedTrace\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\x34\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1d.tunefleet.v1.ProgramFeaturesH\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x03 \x01(\tB\x0b\n\t_features\"\xaf\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61mpaign_id\x18\x04 \x01(\t\x12(\n\x05round\x18\x05 \x01(\x0b\x32\x17.tunefleet.v1.RoundSpecH\x00\x12\x30\n\tbenchmark\x18\x06 \x01(\x0b\x32\x1b.tunefleet.v1.BenchmarkSpecH\x00\x12*\n\x06replay\x18\x07 \x01(\x0b\x32\x18.tunefleet.v1.ReplaySpecH\x00\x12\x30\n\tfeaturize\x18\x08 \x01(\x0b\x32\x1b.tunefleet.v1.FeaturizeSpecH\x00\x42\x06\n\x04work*\x7f\n\x14\x42\x65nchmarkSubjectKind\x12&\n\"BENCHMARK_SUBJECT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x42\x45NCHMARK_SUBJECT_KIND_TVM\x10\x01\x12\x1f\n\x1b\x42\x45NCHMARK_SUBJECT_KIND_ONNX\x10\x02*{\n\x0cLeaseOutcome\x12\x1d\n\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12LEASE_OUTCOME_DONE\x10\x01\x12\x18\n\x14LEASE_OUTCOME_FAILED\x10\x02\x12\x1a\n\x16LEASE_OUTCOME_RETURNED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tunefleet/v1/lease.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18tunefleet/v1/trial.proto\"A\n\nKnownTrace\x12\r\n\x05trace\x18\x01 \x01(\t\x12\x11\n\tlatency_s\x18\x02 \x01(\x01\x12\x11\n\tcandidate\x18\x03 \x01(\t\"\xd5\x02\n\rMeasurePolicy\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x0e\n\x06repeat\x18\x02 \x01(\x05\x12\x15\n\rmin_repeat_ms\x18\x03 \x01(\x05\x12\x30\n\rbuild_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brun_timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12memory_limit_bytes\x18\x06 \x01(\x03\x12\x12\n\nmax_repeat\x18\x07 \x01(\x05\x12)\n\x06\x62udget\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tprecision\x18\t \x01(\x01\x12\x12\n\nslow_ratio\x18\n \x01(\x01\x12\x14\n\x0cmax_attempts\x18\x0b \x01(\x05\x12\x13\n\x0b\x66lush_cache\x18\x0c \x01(\x08\"L\n\x0cSearchPolicy\x12\x12\n\npopulation\x18\x01 \x01(\x05\x12\x13\n\x0bgenerations\x18\x02 \x01(\x05\x12\x13\n\x0b\x65xploration\x18\x03 \x01(\x01\"\xce\x02\n\tRoundSpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x0e\n\x06trials\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x07 \x01(\t\x12\'\n\x05known\x18\x08 \x03(\x0b\x32\x18.tunefleet.v1.KnownTrace\x12\r\n\x05tried\x18\t \x03(\x06\x12\x18\n\x10include_baseline\x18\n \x01(\x08\x12,\n\x07measure\x18\x0b \x01(\x0b\x32\x1b.tunefleet.v1.MeasurePolicy\x12*\n\x06search\x18\x0c \x01(\x0b\x32\x1a.tunefleet.v1.SearchPolicy\x12\x0f\n\x07related\x18\r \x03(\t\"b\n\x10\x42\x65nchmarkSubject\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\".tunefleet.v1.BenchmarkSubjectKind\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\xe4\x01\n\rBenchmarkSpec\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x30\n\x08subjects\x18\x02 \x03(\x0b\x32\x1e.tunefleet.v1.BenchmarkSubject\x12\x15\n\rinputs_digest\x18\x03 \x01(\t\x12\x16\n\x0eoutputs_digest\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\x05\x12\x0e\n\x06repeat\x18\x06 \x01(\x05\x12\x15\n\rmin_repeat_ms\x18\x07 \x01(\x05\x12*\n\x07timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"k\n\x0f\x42\x65nchmarkResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tsamples_s\x18\x02 \x03(\x01\x12\x18\n\x0bmax_abs_err\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x04 \x01(\tB\x0e\n\x0c_max_abs_err\".\n\nNamedTrace\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\r\n\x05trace\x18\x02 \x01(\t\"\x9f\x01\n\nReplaySpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12(\n\x06traces\x18\x04 \x03(\x0b\x32\x18.tunefleet.v1.NamedTrace\x12,\n\x07measure\x18\x05 \x01(\x0b\x32\x1b.tunefleet.v1.MeasurePolicy\"t\n\rFeaturizeSpec\x12\x10\n\x08workload\x18\x01 \x01(\t\x12\x17\n\x0fworkload_digest\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12(\n\x06traces\x18\x04 \x03(\x0b\x32\x18.tunefleet.v1.NamedTrace\"v\n\x0f\x46\x65\x61turizedTrace\x12\x11\n\tcandidate\x18\x01 \x01(\t\x12\x34\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0b\x32\x1d.tunefleet.v1.ProgramFeaturesH\x00\x88\x01\x01\x12\r\n\x05\x65rror\x18\x03 \x01(\tB\x0b\n\t_features\"\xaf\x02\n\x05Lease\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x15\n\rfencing_token\x18\x02 \x01(\x03\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63\x61mpaign_id\x18\x04 \x01(\t\x12(\n\x05round\x18\x05 \x01(\x0b\x32\x17.tunefleet.v1.RoundSpecH\x00\x12\x30\n\tbenchmark\x18\x06 \x01(\x0b\x32\x1b.tunefleet.v1.BenchmarkSpecH\x00\x12*\n\x06replay\x18\x07 \x01(\x0b\x32\x18.tunefleet.v1.ReplaySpecH\x00\x12\x30\n\tfeaturize\x18\x08 \x01(\x0b\x32\x1b.tunefleet.v1.FeaturizeSpecH\x00\x42\x06\n\x04work*\x7f\n\x14\x42\x65nchmarkSubjectKind\x12&\n\"BENCHMARK_SUBJECT_KIND_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x42\x45NCHMARK_SUBJECT_KIND_TVM\x10\x01\x12\x1f\n\x1b\x42\x45NCHMARK_SUBJECT_KIND_ONNX\x10\x02*{\n\x0cLeaseOutcome\x12\x1d\n\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x16\n\x12LEASE_OUTCOME_DONE\x10\x01\x12\x18\n\x14LEASE_OUTCOME_FAILED\x10\x02\x12\x1a\n\x16LEASE_OUTCOME_RETURNED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunefleet.v1.lease_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_BENCHMARKSUBJECTKIND']._serialized_start=2103
-  _globals['_BENCHMARKSUBJECTKIND']._serialized_end=2230
-  _globals['_LEASEOUTCOME']._serialized_start=2232
-  _globals['_LEASEOUTCOME']._serialized_end=2355
+  _globals['_BENCHMARKSUBJECTKIND']._serialized_start=2120
+  _globals['_BENCHMARKSUBJECTKIND']._serialized_end=2247
+  _globals['_LEASEOUTCOME']._serialized_start=2249
+  _globals['_LEASEOUTCOME']._serialized_end=2372
   _globals['_KNOWNTRACE']._serialized_start=100
   _globals['_KNOWNTRACE']._serialized_end=165
   _globals['_MEASUREPOLICY']._serialized_start=168
@@ -44,21 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHPOLICY']._serialized_start=511
   _globals['_SEARCHPOLICY']._serialized_end=587
   _globals['_ROUNDSPEC']._serialized_start=590
-  _globals['_ROUNDSPEC']._serialized_end=907
-  _globals['_BENCHMARKSUBJECT']._serialized_start=909
-  _globals['_BENCHMARKSUBJECT']._serialized_end=1007
-  _globals['_BENCHMARKSPEC']._serialized_start=1010
-  _globals['_BENCHMARKSPEC']._serialized_end=1238
-  _globals['_BENCHMARKRESULT']._serialized_start=1240
-  _globals['_BENCHMARKRESULT']._serialized_end=1347
-  _globals['_NAMEDTRACE']._serialized_start=1349
-  _globals['_NAMEDTRACE']._serialized_end=1395
-  _globals['_REPLAYSPEC']._serialized_start=1398
-  _globals['_REPLAYSPEC']._serialized_end=1557
-  _globals['_FEATURIZESPEC']._serialized_start=1559
-  _globals['_FEATURIZESPEC']._serialized_end=1675
-  _globals['_FEATURIZEDTRACE']._serialized_start=1677
-  _globals['_FEATURIZEDTRACE']._serialized_end=1795
-  _globals['_LEASE']._serialized_start=1798
-  _globals['_LEASE']._serialized_end=2101
+  _globals['_ROUNDSPEC']._serialized_end=924
+  _globals['_BENCHMARKSUBJECT']._serialized_start=926
+  _globals['_BENCHMARKSUBJECT']._serialized_end=1024
+  _globals['_BENCHMARKSPEC']._serialized_start=1027
+  _globals['_BENCHMARKSPEC']._serialized_end=1255
+  _globals['_BENCHMARKRESULT']._serialized_start=1257
+  _globals['_BENCHMARKRESULT']._serialized_end=1364
+  _globals['_NAMEDTRACE']._serialized_start=1366
+  _globals['_NAMEDTRACE']._serialized_end=1412
+  _globals['_REPLAYSPEC']._serialized_start=1415
+  _globals['_REPLAYSPEC']._serialized_end=1574
+  _globals['_FEATURIZESPEC']._serialized_start=1576
+  _globals['_FEATURIZESPEC']._serialized_end=1692
+  _globals['_FEATURIZEDTRACE']._serialized_start=1694
+  _globals['_FEATURIZEDTRACE']._serialized_end=1812
+  _globals['_LEASE']._serialized_start=1815
+  _globals['_LEASE']._serialized_end=2118
 # @@protoc_insertion_point(module_scope)

@@ -212,6 +212,7 @@ class RoundSpec(google.protobuf.message.Message):
     INCLUDE_BASELINE_FIELD_NUMBER: builtins.int
     MEASURE_FIELD_NUMBER: builtins.int
     SEARCH_FIELD_NUMBER: builtins.int
+    RELATED_FIELD_NUMBER: builtins.int
     workload: builtins.str
     """Structural hash of the workload, in hex."""
     workload_digest: builtins.str
@@ -244,6 +245,10 @@ class RoundSpec(google.protobuf.message.Message):
     def search(self) -> Global___SearchPolicy:
         """How large the search is."""
 
+    @property
+    def related(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Fast schedules of similar workloads, or of this one elsewhere, as JSON, the nearest first."""
+
     def __init__(
         self,
         *,
@@ -259,9 +264,10 @@ class RoundSpec(google.protobuf.message.Message):
         include_baseline: builtins.bool = ...,
         measure: Global___MeasurePolicy | None = ...,
         search: Global___SearchPolicy | None = ...,
+        related: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["measure", b"measure", "search", b"search"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["include_baseline", b"include_baseline", "known", b"known", "measure", b"measure", "model_digest", b"model_digest", "model_version", b"model_version", "search", b"search", "seed", b"seed", "target", b"target", "trials", b"trials", "tried", b"tried", "workload", b"workload", "workload_digest", b"workload_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["include_baseline", b"include_baseline", "known", b"known", "measure", b"measure", "model_digest", b"model_digest", "model_version", b"model_version", "related", b"related", "search", b"search", "seed", b"seed", "target", b"target", "trials", b"trials", "tried", b"tried", "workload", b"workload", "workload_digest", b"workload_digest"]) -> None: ...
 
 Global___RoundSpec: typing_extensions.TypeAlias = RoundSpec
 
