@@ -94,6 +94,16 @@ class Measurer:
         if worker is not None:
             await worker.close()
 
+    async def warm_up(self) -> None:
+        """Start the worker, if there is none, and wait until it is ready.
+
+        Raises:
+            WorkerDied: it cannot be started.
+            TimeoutError: it does not get ready.
+        """
+        async with self._turn:
+            await self._started()
+
     async def measure(
         self,
         workload_path: Path,

@@ -50,6 +50,15 @@ class Searcher:
         """The worker's process id, or ``None`` while there is none."""
         return self._worker.pid if self._worker else None
 
+    async def warm_up(self) -> None:
+        """Start the worker, if there is none; it goes on importing by itself.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        async with self._turn:
+            await self._start()
+
     async def propose(self, request: Request) -> Proposal:
         """Search for programs to measure. Concurrent calls take turns.
 
@@ -93,10 +102,14 @@ class Searcher:
             await self._drop()
 
     async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        worker = await self._start()
+        await worker.send(message)
+        return await worker.recv()
+
+    async def _start(self) -> WorkerProcess:
         if self._worker is None:
             self._worker = await start_worker("agent.search.worker", self._log_path)
-        await self._worker.send(message)
-        return await self._worker.recv()
+        return self._worker
 
     async def _drop(self) -> None:
         worker, self._worker = self._worker, None

@@ -66,6 +66,8 @@ class Grant:
     lease: Lease | None
     retry_after_s: float
     """When to ask again where there is none."""
+    work_expected: bool = False
+    """There will be some soon."""
     refused: lease_pb2.Lease | None = None
     """A lease that this release cannot read."""
     refusal: str = ""
@@ -151,7 +153,7 @@ class Coordinator:
         response = await self._call(self._agents.AcquireLease, request)
         retry_after_s = seconds(response.retry_after)
         if not response.HasField("lease"):
-            return Grant(None, retry_after_s)
+            return Grant(None, retry_after_s, work_expected=response.work_expected)
         try:
             return Grant(lease_from_proto(response.lease), retry_after_s)
         except (ValueError, KeyError) as e:

@@ -34,6 +34,9 @@ class Worker(Protocol):
     async def run(self, lease: Lease) -> WorkResult:
         """Do it. When cancelled, end everything that was started for it."""
 
+    def expect(self) -> None:
+        """Get ready for work that is about to come. Returns at once."""
+
 
 class _LeaseLost(Exception):  # noqa: N818 (an event, not a mistake)
     """The lease ended before its work."""
@@ -92,6 +95,8 @@ class Leasing:
                 if grant.refused is not None:
                     await self._refuse(grant.refused, grant)
                 elif grant.lease is None:
+                    if grant.work_expected:
+                        self._worker.expect()
                     await self._wait_for_hint(grant.retry_after_s)
                     continue
                 elif await self._hold(grant.lease):

@@ -51,6 +51,10 @@ class LeaseWork:
         phases = {"fetch": fetched - begun, **result.phase_seconds}
         return replace(result, phase_seconds=phases)
 
+    def expect(self) -> None:
+        """Start the processes that search and measure, which takes seconds."""
+        self._workers.warm_up()
+
     async def _do(self, lease: Lease, work: Work, paths: dict[str, Path]) -> WorkResult:
         if isinstance(work, BenchmarkSpec):
             # Idle workers hold memory and caches that whole models may want.
@@ -61,6 +65,8 @@ class LeaseWork:
             await self._delivery.deliver(trial, lease)
 
         workload_path = paths[work.workload_digest]
+        # The one that measures starts while the other one searches.
+        self._workers.warm_up()
         try:
             async with self._workers.in_use():
                 if isinstance(work, FeaturizeSpec):

@@ -96,6 +96,10 @@ class LeasePlanner:
         async with self._deciding:
             return await asyncio.to_thread(self._next_lease, device)
 
+    async def expects_work(self, device: DeviceRecord) -> bool:
+        """Tell whether a model is being imported that the device will tune."""
+        return await asyncio.to_thread(self._expects_work, device)
+
     async def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
@@ -147,6 +151,15 @@ class LeasePlanner:
                 log.info("device released", device=device.name)
             else:
                 log.warning("device in quarantine", device=device.name, why=judged.reason)
+
+    def _expects_work(self, device: DeviceRecord) -> bool:
+        if device.is_quarantined(self._clock()):
+            return False
+        return any(
+            campaign.spec.purpose in {CampaignPurpose.TUNE, CampaignPurpose.COLLECT}
+            and matches(campaign.spec.device_selector, device)
+            for campaign in self._store.list_campaigns([CampaignState.IMPORTING])
+        )
 
     def _next_lease(self, device: DeviceRecord) -> Lease | None:
         if not device.ready or device.is_quarantined(self._clock()):

@@ -109,7 +109,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             lease = await self._planner.next_lease(device)
             message = None if lease is None else lease_to_proto(lease)
         if message is None:
-            return pb.AcquireLeaseResponse(retry_after=duration(RETRY_AFTER_S))
+            return pb.AcquireLeaseResponse(
+                retry_after=duration(RETRY_AFTER_S),
+                work_expected=device.ready and await self._planner.expects_work(device),
+            )
         log.info("lease granted", device=device.name, lease=message.lease_id)
         return pb.AcquireLeaseResponse(lease=message)
 

@@ -18,6 +18,12 @@ class Planner(Protocol):
         The device holds no active lease when this is called.
         """
 
+    async def expects_work(self, device: DeviceRecord) -> bool:
+        """Tell whether there will be work for a device that is given none now, in a minute or so.
+
+        It may come to nothing: a campaign's model may turn out to be broken.
+        """
+
     async def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
@@ -38,6 +44,10 @@ class NoWork:
     async def next_lease(self, device: DeviceRecord) -> Lease | None:  # noqa: ARG002
         """Find nothing to do."""
         return None
+
+    async def expects_work(self, device: DeviceRecord) -> bool:  # noqa: ARG002
+        """Expect nothing."""
+        return False
 
     async def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str

@@ -59,6 +59,7 @@ class InMemoryCoordinator(
         self.poison: set[str] = set()
         self.break_blob_after: int | None = None
         self.retry_after_s = 300.0
+        self.work_expected = False
         self._streams: set[asyncio.Queue[agent_service_pb2.Hint.ValueType]] = set()
         self._server: grpc.aio.Server | None = None
 
@@ -132,7 +133,9 @@ class InMemoryCoordinator(
         await self._check(request, context)
         self.acquisitions += 1
         if not self.waiting:
-            return agent_service_pb2.AcquireLeaseResponse(retry_after=duration(self.retry_after_s))
+            return agent_service_pb2.AcquireLeaseResponse(
+                retry_after=duration(self.retry_after_s), work_expected=self.work_expected
+            )
         lease = self.waiting.popleft()
         self.active[lease.lease_id] = lease
         return agent_service_pb2.AcquireLeaseResponse(lease=lease)

@@ -63,6 +63,7 @@ class ChosenWork:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.cancelled: list[str] = []
+        self.expected = 0
         self.action: Callable[[Lease], Awaitable[WorkResult]] = self._finish
 
     async def run(self, lease: Lease) -> WorkResult:
@@ -72,6 +73,9 @@ class ChosenWork:
         except asyncio.CancelledError:
             self.cancelled.append(lease.lease_id)
             raise
+
+    def expect(self) -> None:
+        self.expected += 1
 
     async def _finish(self, lease: Lease) -> WorkResult:
         return DONE

@@ -72,6 +72,16 @@ async def test_without_work_the_agent_asks_again_when_told_to(rig: Rig) -> None:
     await eventually(lambda: rig.server.acquisitions >= 3)
 
 
+async def test_the_agent_gets_ready_for_work_that_is_expected(rig: Rig) -> None:
+    rig.server.retry_after_s = 0.0
+    rig.start(rig.leasing.run())
+    await eventually(lambda: rig.server.acquisitions >= 2)
+    assert rig.work.expected == 0
+    rig.server.work_expected = True
+    await eventually(lambda: rig.work.expected > 0)
+    assert rig.work.started == []
+
+
 async def test_a_lease_is_renewed_while_the_work_goes_on(rig: Rig) -> None:
     async def wait_for_renewals(lease: Lease) -> WorkResult:
         await eventually(lambda: rig.server.renewals["lease-1"] >= 3)

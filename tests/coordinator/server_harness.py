@@ -57,7 +57,11 @@ class ListPlanner:
     benchmarks: list[tuple[str, list[BenchmarkResult], str]] = field(default_factory=list)
     features: list[tuple[str, list[FeaturizedTrace], str]] = field(default_factory=list)
     rounds: list[str] = field(default_factory=list)
+    expected: bool = False
     core: Core | None = None
+
+    async def expects_work(self, device: DeviceRecord) -> bool:
+        return self.expected
 
     async def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str

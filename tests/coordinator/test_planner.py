@@ -92,6 +92,18 @@ async def test_a_later_round_knows_the_model_and_what_was_measured(
     assert not work.include_baseline
 
 
+async def test_work_is_expected_of_a_model_that_is_being_imported(
+    store: Store, planner: LeasePlanner
+) -> None:
+    assert not await planner.expects_work(device("one"))
+    spec = replace(campaign().spec, device_selector="site=lab")
+    store.create_campaign(campaign(state=CampaignState.IMPORTING, spec=spec), "")
+    assert await planner.expects_work(device("one"))
+    assert not await planner.expects_work(device("two", labels={"site": "elsewhere"}))
+    store.update_campaign("c-1", [CampaignState.IMPORTING], state=CampaignState.CANCELLED)
+    assert not await planner.expects_work(device("one"))
+
+
 async def test_a_first_round_brings_what_is_fast_for_similar_tasks(
     store: Store, planner: LeasePlanner
 ) -> None:

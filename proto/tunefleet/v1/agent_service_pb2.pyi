@@ -253,6 +253,9 @@ class AcquireLeaseResponse(google.protobuf.message.Message):
 
     LEASE_FIELD_NUMBER: builtins.int
     RETRY_AFTER_FIELD_NUMBER: builtins.int
+    WORK_EXPECTED_FIELD_NUMBER: builtins.int
+    work_expected: builtins.bool
+    """Work is about to come: what takes long to start may be started now."""
     @property
     def lease(self) -> tunefleet.v1.lease_pb2.Lease:
         """The work; absent where there is none."""
@@ -266,9 +269,10 @@ class AcquireLeaseResponse(google.protobuf.message.Message):
         *,
         lease: tunefleet.v1.lease_pb2.Lease | None = ...,
         retry_after: google.protobuf.duration_pb2.Duration | None = ...,
+        work_expected: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_lease", b"_lease", "lease", b"lease", "retry_after", b"retry_after"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_lease", b"_lease", "lease", b"lease", "retry_after", b"retry_after"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_lease", b"_lease", "lease", b"lease", "retry_after", b"retry_after", "work_expected", b"work_expected"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_lease", b"_lease"]) -> typing.Literal["lease"] | None: ...
 
 Global___AcquireLeaseResponse: typing_extensions.TypeAlias = AcquireLeaseResponse
