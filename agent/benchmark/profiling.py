@@ -1,4 +1,4 @@
-"""Where the time of a network goes: by the functions that it calls, or by the nodes of its graph."""
+"""Where the time of a network goes: by the functions it calls, or by the nodes of its graph."""
 
 from __future__ import annotations
 

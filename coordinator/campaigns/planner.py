@@ -286,6 +286,7 @@ class LeasePlanner:
             inputs_digest=campaign.inputs_digest,
             outputs_digest=campaign.outputs_digest,
             threads=target_cores(group.target) or device.profile.logical_cores,
+            per_op=campaign.spec.bench is not None and campaign.spec.bench.per_op,
         )
         return self._grant(campaign, device, group, spec)
 
@@ -343,6 +344,9 @@ class LeasePlanner:
         else:
             changes["benchmark_s"] = {r.name: r.samples_s for r in results if r.samples_s}
             changes["max_abs_err"] = tuned.max_abs_err if tuned else None
+            changes["subject_errors"] = {r.name: r.error for r in results if r.error}
+            changes["profiled_s"] = {r.name: r.profiled_s for r in results if r.profiled_s}
+            changes["ops"] = {r.name: r.ops for r in results if r.ops}
         groups = tuple(
             replace(g, **changes)  # type: ignore[arg-type]
             if (g.target, g.fingerprint) == (lease.target, lease.fingerprint)
