@@ -280,13 +280,15 @@ class LeasePlanner:
         subjects = [BenchmarkSubject(n, "tvm", d) for n, d in sorted(group.compiled.items())]
         if campaign.onnx_digest:
             subjects.append(BenchmarkSubject("onnxruntime", "onnx", campaign.onnx_digest))
+        per_op = campaign.spec.bench is not None and campaign.spec.bench.per_op
         spec = BenchmarkSpec(
             target=group.target,
             subjects=tuple(subjects),
             inputs_digest=campaign.inputs_digest,
             outputs_digest=campaign.outputs_digest,
             threads=target_cores(group.target) or device.profile.logical_cores,
-            per_op=campaign.spec.bench is not None and campaign.spec.bench.per_op,
+            timeout_s=BenchmarkSpec.timeout_s * (2 if per_op else 1),
+            per_op=per_op,
         )
         return self._grant(campaign, device, group, spec)
 

@@ -56,14 +56,14 @@ def bench(
 ) -> None:
     """Time what a campaign compiled again: tuned, untuned, and onnxruntime.
 
-    \bWith --per-op it also shows where the time goes: what each function of the tuned network
+    With --per-op it also shows where the time goes: what each function of the tuned network
     takes beside what its task took alone when it was tuned, what is no task, and which kinds of
     operators onnxruntime is faster at. Ctrl-C cancels it.
 
     \bExamples:
       $ tunefleet bench squeezenet
       $ tunefleet bench squeezenet --per-op --device box
-      $ tunefleet bench squeezenet --per-op --format json | jq '.result.groups[0].by_operator'
+      $ tunefleet bench squeezenet --per-op --format json | jq .result.groups
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
