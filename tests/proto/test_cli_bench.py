@@ -101,6 +101,12 @@ def test_a_subject_that_failed_is_told() -> None:
     assert not [line for line in lines if "remainder" in line]
 
 
+def test_an_agent_that_tells_nothing_of_operators_is_named() -> None:
+    lines = printed(make_result(per_op=False) | {"per_op": True})
+    told = "The agent, llvm znver4, 2 threads on box, does not tell where the time goes: update it."
+    assert told in lines
+
+
 @pytest.fixture
 def state() -> InMemoryFleet:
     """A coordinator whose only campaign is the benchmark itself."""

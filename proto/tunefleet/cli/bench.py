@@ -56,9 +56,10 @@ def bench(
 ) -> None:
     """Time what a campaign compiled again: tuned, untuned, and onnxruntime.
 
-    With --per-op it also shows where the time goes: what each function of the tuned network
-    takes beside what its task took alone when it was tuned, what is no task, and which kinds of
-    operators onnxruntime is faster at. Ctrl-C cancels it.
+    With --per-op it also shows where the time goes: what each function of the
+    tuned network takes beside what its task took alone when it was tuned, what is
+    no task, and at which kinds of operators onnxruntime is faster. Ctrl-C cancels
+    it.
 
     \bExamples:
       $ tunefleet bench squeezenet

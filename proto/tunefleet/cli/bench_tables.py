@@ -43,6 +43,9 @@ def print_bench(result: _Json, console: Console, rows: int = 0) -> None:
 
 def _print_group(group: _Json, where: str, console: Console, rows: int) -> None:
     subjects = group["subjects"]
+    if not group["error"] and not any(subject["ops"] for subject in subjects.values()):
+        message = f"The agent, {where}, does not tell where the time goes: update it."
+        console.print(message, style="yellow")
     if "tuned" in subjects and subjects["tuned"]["ops"]:
         console.print(functions_table(subjects["tuned"], f"Tuned network, {where}", rows))
         console.print(_tasks_line(subjects["tuned"]), "")
