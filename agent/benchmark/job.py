@@ -6,9 +6,10 @@ most that one subject may take in all, and ``"per_op"`` (default false), whether
 the time goes inside. The archives hold ``input_0``, ... and ``output_0``, ...
 
 Result: ``{"results": [{"name", "samples_s": [seconds per run], "max_abs_err": float | null,
-"error": text, "quiet": bool, "profiled_s": [seconds per run], "ops": [{"name", "op", "calls",
-"seconds"}]}]}``, in the order of the subjects. The last two are empty unless asked for:
-``profiled_s`` are runs that noted where their time went, ``ops`` is what they found, for one run.
+"error": text, "quiet": bool, "profiled_s": [seconds per run], "between_s": [the same],
+"ops": [{"name", "op", "calls", "seconds"}]}]}``, in the order of the subjects. The last three are
+empty unless asked for: ``profiled_s`` are runs that noted where their time went, ``between_s`` what
+of it passed between the calls, ``ops`` what they found, for one run.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class _Entry:
     error: str = ""
     quiet: bool = True
     profiled_s: list[float] = field(default_factory=list)
+    between_s: list[float] = field(default_factory=list)
     ops: list[dict[str, Any]] = field(default_factory=list)
     worker: WorkerProcess | None = None
 
@@ -58,6 +60,7 @@ class _Entry:
             "error": self.error,
             "quiet": self.quiet,
             "profiled_s": self.profiled_s,
+            "between_s": self.between_s,
             "ops": self.ops,
         }
 
@@ -88,7 +91,7 @@ async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
                 await _sample(entry, per_op=per_op)
         if per_op:
             for entry in entries:
-                await _collect_ops(entry)
+                await _collect(entry)
     finally:
         for entry in entries:
             if entry.worker is not None:
@@ -134,11 +137,11 @@ async def _sample(entry: _Entry, *, per_op: bool) -> None:
                 entry.quiet = entry.quiet and answer["quiet"]
 
 
-async def _collect_ops(entry: _Entry) -> None:
+async def _collect(entry: _Entry) -> None:
     with _awake(entry):
-        answer = await _ask(entry, {"op": "ops"})
+        answer = await _ask(entry, {"op": "found"})
     if answer is not None:
-        entry.ops = answer["ops"]
+        entry.ops, entry.between_s = answer["ops"], answer["between_s"]
 
 
 @contextmanager

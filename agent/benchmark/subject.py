@@ -6,7 +6,8 @@ Run as ``python -m agent.benchmark.subject --fd N`` by the job. Requests and ans
   ``{"max_abs_err": float, "number": n}`` after running once and comparing.
 - ``{"op": "time"}``: ``{"sample_s": seconds per run, "quiet": bool}``.
 - ``{"op": "profile"}``: the same, of runs that note where the time goes.
-- ``{"op": "ops"}``: ``{"ops": [{"name", "op", "calls", "seconds"}]}`` after the last of these.
+- ``{"op": "found"}``, after the last of these: ``{"ops": [{"name", "op", "calls", "seconds"}],
+  "between_s": [seconds per run that passed between the calls]}``.
 
 Each may answer ``{"error": text}`` instead.
 """
@@ -45,7 +46,7 @@ class Subject:
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Do what a request asks for."""
-        work = {"time": self.time, "profile": self.profile, "ops": self.ops}
+        work = {"time": self.time, "profile": self.profile, "found": self.found}
         return work[request["op"]]()
 
     def time(self) -> dict[str, Any]:
@@ -64,12 +65,12 @@ class Subject:
             sample_s = self._profiler.sample(math.ceil(number * _WARM_UP_SHARE), number)
         return {"sample_s": sample_s, "quiet": quiet}
 
-    def ops(self) -> dict[str, Any]:
+    def found(self) -> dict[str, Any]:
         """Return where the time went in the samples of :meth:`profile`."""
         if self._profiler is None:
-            return {"ops": []}
+            return {"ops": [], "between_s": []}
         with self._lock.busy():
-            return {"ops": self._profiler.ops()}
+            return self._profiler.found()
 
 
 def main() -> None:

@@ -123,6 +123,7 @@ def _read_results(raw: Mapping[str, Any]) -> tuple[BenchmarkResult, ...]:
                 for op in each["ops"]
             ),
             profiled_s=tuple(float(sample) for sample in each["profiled_s"]),
+            between_s=tuple(float(sample) for sample in each["between_s"]),
         )
         for each in raw["results"]
     )

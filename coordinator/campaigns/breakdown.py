@@ -64,16 +64,16 @@ def _subject(
 
     Returns:
         Seconds of one run: ``end_to_end_s``, ``samples_s``, ``profiled_s`` (the same while
-        profiled), ``overhead_s`` (what profiling added), ``ops_s`` (all operators together),
-        ``remainder_s`` (end to end without these), ``tasks_s`` and ``tasks_alone_s`` (those
+        profiled), ``overhead_s`` (what profiling added), ``between_s`` (what then passed between
+        the calls, which has part of that), ``ops_s`` (all operators together), ``remainder_s`` (end
+        to end without these, and so noise as well), ``tasks_s`` and ``tasks_alone_s`` (those
         operators that were measured as tasks, in the network and alone); ``ops``, the most
         expensive first, ``{"name", "op", "operator", "calls", "seconds", "share", "call_s",
         "workload", "task_s" (one call alone), "ratio" (call_s over task_s)}``; ``error``. What was
         not measured is null.
     """
-    samples, profiled = group.benchmark_s.get(name, ()), group.profiled_s.get(name, ())
-    whole = statistics.median(samples) if samples else None
-    observed = statistics.median(profiled) if profiled else None
+    samples = group.benchmark_s.get(name, ())
+    whole, observed = _median(samples), _median(group.profiled_s.get(name, ()))
     ops = [_op(op, whole, functions, alone) for op in group.ops.get(name, ())]
     ops.sort(key=lambda row: -row["seconds"])
     compared = [row for row in ops if row["ratio"] is not None]
@@ -83,6 +83,7 @@ def _subject(
         "samples_s": list(samples),
         "profiled_s": observed,
         "overhead_s": None if whole is None or observed is None else observed - whole,
+        "between_s": _median(group.between_s.get(name, ())),
         "ops_s": total,
         "remainder_s": None if whole is None or total is None else whole - total,
         "tasks_s": sum(row["seconds"] for row in compared) if compared else None,
@@ -90,6 +91,10 @@ def _subject(
         "ops": ops,
         "error": group.subject_errors.get(name, ""),
     }
+
+
+def _median(samples: Sequence[float]) -> float | None:
+    return statistics.median(samples) if samples else None
 
 
 def _op(

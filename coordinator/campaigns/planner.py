@@ -348,6 +348,7 @@ class LeasePlanner:
             changes["max_abs_err"] = tuned.max_abs_err if tuned else None
             changes["subject_errors"] = {r.name: r.error for r in results if r.error}
             changes["profiled_s"] = {r.name: r.profiled_s for r in results if r.profiled_s}
+            changes["between_s"] = {r.name: r.between_s for r in results if r.between_s}
             changes["ops"] = {r.name: r.ops for r in results if r.ops}
         groups = tuple(
             replace(g, **changes)  # type: ignore[arg-type]

@@ -188,6 +188,8 @@ class GroupRecord:
     """Why a subject has no samples, by subject."""
     profiled_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Samples like ``benchmark_s`` of runs that noted where their time went, which costs time."""
+    between_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What of these passed between the calls."""
     ops: Mapping[str, tuple[OpTime, ...]] = field(default_factory=dict)
     """Where it went, by subject; empty unless that was asked for."""
 

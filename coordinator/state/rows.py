@@ -143,7 +143,7 @@ def _dataset_source(stored: dict[str, Any] | None) -> DatasetSource | None:
 def _group_record(stored: dict[str, Any]) -> GroupRecord:
     samples = {
         name: {subject: tuple(values) for subject, values in stored.get(name, {}).items()}
-        for name in ("benchmark_s", "profiled_s")
+        for name in ("benchmark_s", "profiled_s", "between_s")
     }
     ops = {
         subject: tuple(OpTime(**op) for op in found)

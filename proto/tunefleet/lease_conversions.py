@@ -95,6 +95,7 @@ def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> Benchmark
         error=message.error,
         ops=tuple(OpTime(op.name, op.op, op.calls, op.seconds) for op in message.ops),
         profiled_s=tuple(message.profiled_s),
+        between_s=tuple(message.between_s),
     )
 
 

@@ -149,6 +149,8 @@ class BenchmarkResult:
     """Where the time goes, in the order of the first calls; empty where that was not asked for."""
     profiled_s: tuple[float, ...] = ()
     """Seconds per run while that was being found out, which costs time of its own."""
+    between_s: tuple[float, ...] = ()
+    """Of each of these, what passed between the calls: in the virtual machine, or in noting."""
 
 
 @dataclass(frozen=True)

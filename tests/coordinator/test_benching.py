@@ -212,10 +212,13 @@ class TestDriving:
     ) -> None:
         tuned(store)
         begun = begin(store, blobs, per_op=True)
-        result = BenchmarkResult("tuned", (0.1,), 1e-6, ops=OPS, profiled_s=(0.2,))
+        result = BenchmarkResult(
+            "tuned", (0.1,), 1e-6, ops=OPS, profiled_s=(0.2,), between_s=(0.1,)
+        )
         assert (await self.measured(store, planner, result)).per_op
         [group] = store.get_campaign(begun.campaign_id).groups
         assert (group.ops, group.profiled_s) == ({"tuned": OPS}, {"tuned": (0.2,)})
+        assert group.between_s == {"tuned": (0.1,)}
 
     async def test_nothing_timed_is_a_failure(
         self, store: Store, blobs: BlobStore, planner: LeasePlanner, bencher: Bencher

@@ -34,9 +34,9 @@ def op(name: str, seconds: float, **changes: Any) -> dict[str, Any]:
 
 
 def subject(end_to_end_s: float | None, **changes: Any) -> dict[str, Any]:
-    unknown = ("profiled_s", "overhead_s", "ops_s", "remainder_s", "tasks_s", "tasks_alone_s")
+    unknown = ("profiled", "overhead", "between", "ops", "remainder", "tasks", "tasks_alone")
     plain = {"end_to_end_s": end_to_end_s, "ops": [], "error": ""}
-    return plain | dict.fromkeys(unknown) | changes
+    return plain | dict.fromkeys(f"{name}_s" for name in unknown) | changes
 
 
 def make_result(*, per_op: bool = True) -> dict[str, Any]:

@@ -152,7 +152,8 @@ def _tasks_line(subject: _Json) -> str:
 def _profiling(subject: _Json) -> str:
     return (
         f"Finding this out took {_signed(subject['overhead_s'])} a run of its own, part of which "
-        "counts as the operators'; the remainder is the time end to end without these."
+        f"counts as the operators'; {latency(subject['between_s'])} passed between the calls. The "
+        "remainder is the time end to end without the operators, and has all the noise."
     )
 
 

@@ -388,6 +388,7 @@ class BenchmarkResult(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     OPS_FIELD_NUMBER: builtins.int
     PROFILED_S_FIELD_NUMBER: builtins.int
+    BETWEEN_S_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The subject's name."""
     max_abs_err: builtins.float
@@ -406,6 +407,10 @@ class BenchmarkResult(google.protobuf.message.Message):
     def profiled_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Raw seconds per run while that was being found out, one value a repeat."""
 
+    @property
+    def between_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of each of these, what passed between the calls: in the virtual machine, or in noting."""
+
     def __init__(
         self,
         *,
@@ -415,9 +420,10 @@ class BenchmarkResult(google.protobuf.message.Message):
         error: builtins.str = ...,
         ops: collections.abc.Iterable[Global___OpTime] | None = ...,
         profiled_s: collections.abc.Iterable[builtins.float] | None = ...,
+        between_s: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "max_abs_err", b"max_abs_err"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "error", b"error", "max_abs_err", b"max_abs_err", "name", b"name", "ops", b"ops", "profiled_s", b"profiled_s", "samples_s", b"samples_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "between_s", b"between_s", "error", b"error", "max_abs_err", b"max_abs_err", "name", b"name", "ops", b"ops", "profiled_s", b"profiled_s", "samples_s", b"samples_s"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_abs_err", b"_max_abs_err"]) -> typing.Literal["max_abs_err"] | None: ...
 
 Global___BenchmarkResult: typing_extensions.TypeAlias = BenchmarkResult
