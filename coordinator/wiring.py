@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.campaigns.benching import Bencher
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import LeasePlanner
@@ -31,6 +32,7 @@ def wire(core: Core) -> Wiring:
             clock=core.clock,
         ),
         replayer=Replayer(core.store, core.blobs, core.bus, core.clock),
+        bencher=Bencher(core.store, core.blobs, core.home, core.bus, core.clock),
         clock=core.clock,
     )
     trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)

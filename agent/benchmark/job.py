@@ -2,10 +2,14 @@
 
 Spec: ``{"subjects": [{"name", "kind": "tvm" | "onnx", "path"}], "inputs": npz, "outputs": npz,
 "threads": n, "repeat": n, "min_repeat_ms": ms}``, and optionally ``"timeout_s"`` (default 300), the
-most that one subject may take in all. The archives hold ``input_0``, ... and ``output_0``, ...
+most that one subject may take in all, and ``"per_op"`` (default false), whether to find out where
+the time goes inside. The archives hold ``input_0``, ... and ``output_0``, ...
 
 Result: ``{"results": [{"name", "samples_s": [seconds per run], "max_abs_err": float | null,
-"error": text, "quiet": bool}]}``, in the order of the subjects.
+"error": text, "quiet": bool, "profiled_s": [seconds per run], "between_s": [the same],
+"ops": [{"name", "op", "calls", "seconds"}]}]}``, in the order of the subjects. The last three are
+empty unless asked for: ``profiled_s`` are runs that noted where their time went, ``between_s`` what
+of it passed between the calls, ``ops`` what they found, for one run.
 """
 
 from __future__ import annotations
@@ -43,6 +47,9 @@ class _Entry:
     max_abs_err: float | None = None
     error: str = ""
     quiet: bool = True
+    profiled_s: list[float] = field(default_factory=list)
+    between_s: list[float] = field(default_factory=list)
+    ops: list[dict[str, Any]] = field(default_factory=list)
     worker: WorkerProcess | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -52,6 +59,9 @@ class _Entry:
             "max_abs_err": self.max_abs_err,
             "error": self.error,
             "quiet": self.quiet,
+            "profiled_s": self.profiled_s,
+            "between_s": self.between_s,
+            "ops": self.ops,
         }
 
 
@@ -67,6 +77,7 @@ async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
         nothing.
     """
     timeout_s = float(spec.get("timeout_s", _TIMEOUT_S))
+    per_op = bool(spec.get("per_op"))
     entries = [_Entry(subject["name"], timeout_s) for subject in spec["subjects"]]
     try:
         # One after the other: on a small board two networks that load at once may not fit.
@@ -77,7 +88,10 @@ async def benchmark(spec: Mapping[str, Any], log_dir: Path) -> dict[str, Any]:
             # Each is first, second, ... equally often.
             first = turn % len(entries)
             for entry in entries[first:] + entries[:first]:
-                await _sample(entry)
+                await _sample(entry, per_op=per_op)
+        if per_op:
+            for entry in entries:
+                await _collect(entry)
     finally:
         for entry in entries:
             if entry.worker is not None:
@@ -113,12 +127,21 @@ async def _load(
         entry.max_abs_err = answer["max_abs_err"]
 
 
-async def _sample(entry: _Entry) -> None:
+async def _sample(entry: _Entry, *, per_op: bool) -> None:
+    kinds = [("time", entry.samples_s), *([("profile", entry.profiled_s)] if per_op else [])]
     with _awake(entry):
-        answer = await _ask(entry, {"op": "time"})
+        for kind, samples in kinds:
+            answer = await _ask(entry, {"op": kind})
+            if answer is not None:
+                samples.append(answer["sample_s"])
+                entry.quiet = entry.quiet and answer["quiet"]
+
+
+async def _collect(entry: _Entry) -> None:
+    with _awake(entry):
+        answer = await _ask(entry, {"op": "found"})
     if answer is not None:
-        entry.samples_s.append(answer["sample_s"])
-        entry.quiet = entry.quiet and answer["quiet"]
+        entry.ops, entry.between_s = answer["ops"], answer["between_s"]
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.benchmark.profiling import OnnxProfiler, Profiler, RelaxProfiler
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,6 +23,9 @@ class Runner(Protocol):
 
     def outputs(self) -> Tensors:
         """Return what the last run computed."""
+
+    def profiler(self) -> Profiler:
+        """Prepare to find out where the time goes; plain runs stay what they were."""
 
 
 def load_runner(kind: str, path: Path, inputs: Tensors, threads: int) -> Runner:
@@ -47,7 +53,8 @@ class _RelaxRunner:
         from tvm import relax  # noqa: PLC0415
 
         library = tvm.runtime.load_module(str(path))
-        self._main = relax.VirtualMachine(library, tvm.cpu())["main"]
+        self._machine = relax.VirtualMachine(library, tvm.cpu())
+        self._main = self._machine["main"]
         self._inputs = [tvm.runtime.tensor(value) for value in inputs]
         self._result: Any = None
 
@@ -57,24 +64,42 @@ class _RelaxRunner:
     def outputs(self) -> Tensors:
         return list(_flatten(self._result))
 
+    def profiler(self) -> Profiler:
+        return RelaxProfiler(self._machine, self.run)
+
 
 class _OnnxRunner:
     def __init__(self, path: Path, inputs: Tensors, threads: int) -> None:
-        import onnxruntime as ort  # noqa: PLC0415
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._path = path
+        self._threads = threads
+        self._session = self._open(profiling="")
         names = [value.name for value in self._session.get_inputs()]
         self._feed = dict(zip(names, inputs, strict=True))
         self._result: list[Any] = []
+
+    def _open(self, profiling: str) -> Any:
+        import onnxruntime as ort  # noqa: PLC0415
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        if profiling:
+            options.enable_profiling = True
+            options.profile_file_prefix = profiling
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
     def run(self) -> None:
         self._result = self._session.run(None, self._feed)
 
     def outputs(self) -> Tensors:
         return self._result
+
+    def profiler(self) -> Profiler:
+        # Profiling cannot be switched on later: a session of its own, with the same threads. What
+        # it writes lies beside the network, so that it goes when that goes.
+        prefix = Path(tempfile.mkdtemp(prefix="profile-", dir=self._path.parent)) / "run"
+        session = self._open(profiling=str(prefix))
+        return OnnxProfiler(session, lambda: session.run(None, self._feed))
 
 
 def _flatten(result: Any) -> Any:

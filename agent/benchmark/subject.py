@@ -5,19 +5,24 @@ Run as ``python -m agent.benchmark.subject --fd N`` by the job. Requests and ans
 - ``{"op": "load", "kind", "path", "inputs", "outputs", "threads", "min_repeat_ms"}``:
   ``{"max_abs_err": float, "number": n}`` after running once and comparing.
 - ``{"op": "time"}``: ``{"sample_s": seconds per run, "quiet": bool}``.
+- ``{"op": "profile"}``: the same, of runs that note where the time goes.
+- ``{"op": "found"}``, after the last of these: ``{"ops": [{"name", "op", "calls", "seconds"}],
+  "between_s": [seconds per run that passed between the calls]}``.
 
-Either may answer ``{"error": text}`` instead.
+Each may answer ``{"error": text}`` instead.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.benchmark.compare import max_abs_error
+from agent.benchmark.profiling import MAX_RUNS, Profiler
 from agent.benchmark.runners import Runner, load_runner
 from agent.frames import Channel, worker_channel
 from tunefleet.machine_lock import MachineLock
@@ -37,12 +42,35 @@ class Subject:
         self._runner = runner
         self.number = number
         self._lock = lock
+        self._profiler: Profiler | None = None
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a request asks for."""
+        work = {"time": self.time, "profile": self.profile, "found": self.found}
+        return work[request["op"]]()
 
     def time(self) -> dict[str, Any]:
         """Time ``number`` runs, after some that fill the caches and wake the threads again."""
         with self._lock.quiet() as quiet:
             _time_runs(self._runner, math.ceil(self.number * _WARM_UP_SHARE))
             return {"sample_s": _time_runs(self._runner, self.number), "quiet": quiet}
+
+    def profile(self) -> dict[str, Any]:
+        """Time runs that note where the time goes, a limited number of them."""
+        if self._profiler is None:
+            with self._lock.busy():
+                self._profiler = self._runner.profiler()
+        number = min(self.number, MAX_RUNS)
+        with self._lock.quiet() as quiet:
+            sample_s = self._profiler.sample(math.ceil(number * _WARM_UP_SHARE), number)
+        return {"sample_s": sample_s, "quiet": quiet}
+
+    def found(self) -> dict[str, Any]:
+        """Return where the time went in the samples of :meth:`profile`."""
+        if self._profiler is None:
+            return {"ops": [], "between_s": []}
+        with self._lock.busy():
+            return self._profiler.found()
 
 
 def main() -> None:
@@ -61,8 +89,8 @@ def main() -> None:
         return answer
 
     _answer(channel, load)
-    while loaded and channel.recv() is not None:
-        _answer(channel, loaded[0].time)
+    while loaded and (asked := channel.recv()) is not None:
+        _answer(channel, partial(loaded[0].answer, asked))
 
 
 def _load(request: dict[str, Any], lock: MachineLock) -> tuple[Subject, dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.frames import describe_exit
 from agent.session.coordinator import WorkResult
-from tunefleet.leases import BenchmarkResult, BenchmarkSpec
+from tunefleet.leases import BenchmarkResult, BenchmarkSpec, OpTime
 from tunefleet.v1 import lease_pb2
 
 JOB_MODULE = "agent.benchmark.job"
@@ -107,6 +107,7 @@ def _job_spec(spec: BenchmarkSpec, blobs: Mapping[str, Path], folder: Path) -> d
         "repeat": spec.repeat,
         "min_repeat_ms": spec.min_repeat_ms,
         "timeout_s": spec.timeout_s,
+        "per_op": spec.per_op,
     }
 
 
@@ -117,6 +118,12 @@ def _read_results(raw: Mapping[str, Any]) -> tuple[BenchmarkResult, ...]:
             samples_s=tuple(float(sample) for sample in each["samples_s"]),
             max_abs_err=None if each["max_abs_err"] is None else float(each["max_abs_err"]),
             error=str(each["error"] or ""),
+            ops=tuple(
+                OpTime(str(op["name"]), str(op["op"]), int(op["calls"]), float(op["seconds"]))
+                for op in each["ops"]
+            ),
+            profiled_s=tuple(float(sample) for sample in each["profiled_s"]),
+            between_s=tuple(float(sample) for sample in each["between_s"]),
         )
         for each in raw["results"]
     )

@@ -31,6 +31,8 @@ from tunefleet.leases import BASELINE_TRACE
 _POLL_S = 0.5
 """How often to look whether the last rounds and the benchmarks are done."""
 
+BENCHMARK_ACTIVITY = "timing untuned, tuned and onnxruntime end to end on the device"
+
 _COMPILE_TIMEOUT_S = 1800.0
 _REPORT_TIMEOUT_S = 300.0
 
@@ -63,7 +65,9 @@ class Finisher:
         for index, group in enumerate(campaign.groups):
             if not group.compiled:
                 await self._compile(campaign, group, _group_dir(folder, campaign, index))
-        await self._await_benchmarks(campaign.campaign_id)
+        self._say(campaign.campaign_id, BENCHMARK_ACTIVITY)
+        self._bus.notify_work()
+        await await_benchmarks(self._store, campaign.campaign_id)
         await self._report(campaign.campaign_id, folder)
 
     async def _compile(self, campaign: CampaignRecord, group: GroupRecord, folder: Path) -> None:
@@ -122,15 +126,6 @@ class Finisher:
         )
         self._store.update_campaign(campaign_id, [CampaignState.FINISHING], groups=groups)
 
-    async def _await_benchmarks(self, campaign_id: str) -> None:
-        self._say(campaign_id, "timing untuned, tuned and onnxruntime end to end on the device")
-        self._bus.notify_work()
-        while True:
-            campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
-            if all(g.benchmark_s or g.benchmark_error for g in campaign.groups):
-                return
-            await asyncio.sleep(_POLL_S)
-
     async def _report(self, campaign_id: str, folder: Path) -> None:
         self._say(campaign_id, "writing the report")
         work_dir = self._home.run_dir / f"report-{campaign_id}"
@@ -171,6 +166,15 @@ class Finisher:
         with suppress(TuneFleetError):
             self._store.update_campaign(campaign_id, [CampaignState.FINISHING], activity=activity)
         self._bus.notify_campaign(campaign_id)
+
+
+async def await_benchmarks(store: Store, campaign_id: str) -> CampaignRecord:
+    """Return a finishing campaign once every group of it was timed, or failed to be."""
+    while True:
+        campaign = await asyncio.to_thread(store.get_campaign, campaign_id)
+        if all(g.benchmark_s or g.benchmark_error for g in campaign.groups):
+            return campaign
+        await asyncio.sleep(_POLL_S)
 
 
 def _group_dir(folder: Path, campaign: CampaignRecord, index: int) -> Path:

@@ -311,12 +311,15 @@ class LeasePlanner:
         subjects = [BenchmarkSubject(n, "tvm", d) for n, d in sorted(group.compiled.items())]
         if campaign.onnx_digest:
             subjects.append(BenchmarkSubject("onnxruntime", "onnx", campaign.onnx_digest))
+        per_op = campaign.spec.bench is not None and campaign.spec.bench.per_op
         spec = BenchmarkSpec(
             target=group.target,
             subjects=tuple(subjects),
             inputs_digest=campaign.inputs_digest,
             outputs_digest=campaign.outputs_digest,
             threads=target_cores(group.target) or device.profile.logical_cores,
+            timeout_s=BenchmarkSpec.timeout_s * (2 if per_op else 1),
+            per_op=per_op,
         )
         return self._grant(campaign, device, group, spec)
 
@@ -374,6 +377,10 @@ class LeasePlanner:
         else:
             changes["benchmark_s"] = {r.name: r.samples_s for r in results if r.samples_s}
             changes["max_abs_err"] = tuned.max_abs_err if tuned else None
+            changes["subject_errors"] = {r.name: r.error for r in results if r.error}
+            changes["profiled_s"] = {r.name: r.profiled_s for r in results if r.profiled_s}
+            changes["between_s"] = {r.name: r.between_s for r in results if r.between_s}
+            changes["ops"] = {r.name: r.ops for r in results if r.ops}
         groups = tuple(
             replace(g, **changes)  # type: ignore[arg-type]
             if (g.target, g.fingerprint) == (lease.target, lease.fingerprint)

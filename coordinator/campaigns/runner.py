@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from coordinator.campaigns.benching import Bencher
 from coordinator.campaigns.collecting import collected
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
@@ -53,6 +54,7 @@ class CampaignRunner:
         *,
         datasets: DatasetImporter,
         replayer: Replayer,
+        bencher: Bencher,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -61,6 +63,7 @@ class CampaignRunner:
         self._finisher = finisher
         self._datasets = datasets
         self._replayer = replayer
+        self._bencher = bencher
         self._clock = clock
         self._drivers: dict[str, asyncio.Task[None]] = {}
 
@@ -121,6 +124,8 @@ class CampaignRunner:
         if campaign.spec.purpose is CampaignPurpose.REPLAY:
             steps[CampaignState.IMPORTING] = self._replayer.plan
             steps[CampaignState.FINISHING] = self._replayer.finish
+        if campaign.spec.purpose is CampaignPurpose.BENCH:
+            steps[CampaignState.FINISHING] = self._bencher.finish
         return steps.get(campaign.state)
 
     async def _cancellable(self, step: Coroutine[Any, Any, None], campaign: CampaignRecord) -> None:

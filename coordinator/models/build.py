@@ -30,6 +30,18 @@ def apply_schedules(prepared: Any, database: Any, target: str) -> tuple[Any, set
     return scheduled, replaced
 
 
+def function_workloads(prepared: Any) -> dict[str, str]:
+    """Return the workload of each function of a prepared network, by the function's name.
+
+    Compiling keeps the names, and several functions may be of one workload.
+    """
+    return {
+        str(variable.name_hint): _workload_of(function)
+        for variable, function in prepared.functions.items()
+        if isinstance(function, tvm.tirx.PrimFunc)
+    }
+
+
 def build_library(module: Any, target: str, path: Path) -> None:
     """Compile a prepared module, scheduled or not, into a shared library for Relax's VM.
 

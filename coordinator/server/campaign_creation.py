@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
+from coordinator.server.bench_creation import bench_campaign, read_bench
 from coordinator.server.dataset_creation import read_sources, resolve
 from coordinator.server.limits import (
     MAX_CAMPAIGN_TRIALS,
@@ -48,9 +49,12 @@ def create_campaign(
     """Check a campaign and store it, to be imported next.
 
     Raises:
-        TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN or NO_DEVICE_MATCHES.
+        TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN, NO_DEVICE_MATCHES, CAMPAIGN_UNKNOWN, ...
     """
     spec = read_spec(message)
+    if spec.bench is not None:
+        made = bench_campaign(_new_id(now), spec, spec.bench, store, now)
+        return store.create_campaign(made, idempotency_key)
     if spec.dataset is not None or spec.replay is not None:
         spec = resolve(spec, store, blobs)
     elif not spec.families:
@@ -97,7 +101,9 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
 
 
 def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
-    """Read what only a collection has, or an import, or a replay."""
+    """Read what only a collection has, or an import, a replay or a benchmark."""
+    if message.purpose == campaign_pb2.CAMPAIGN_PURPOSE_BENCH:
+        return read_bench(message)
     if message.purpose in (
         campaign_pb2.CAMPAIGN_PURPOSE_IMPORT,
         campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,

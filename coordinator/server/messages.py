@@ -180,6 +180,7 @@ def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:
         trials_per_task=spec.trials_per_task,
         dataset=None if spec.dataset is None else _dataset(spec.dataset),
         replay=None if spec.replay is None else campaign_pb2.ReplayOptions(**asdict(spec.replay)),
+        bench=None if spec.bench is None else campaign_pb2.BenchOptions(**asdict(spec.bench)),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tunefleet.devices import DeviceProfile
+from tunefleet.leases import OpTime
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class CampaignPurpose(StrEnum):
     COLLECT = "collect"
     IMPORT = "import"
     REPLAY = "replay"
+    BENCH = "bench"
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,16 @@ class ReplaySource:
 
 
 @dataclass(frozen=True)
+class BenchSource:
+    """Whose compiled modules are timed again."""
+
+    campaign_id: str
+    """The campaign that tuned."""
+    per_op: bool = False
+    """Also find out where the time goes inside of the network."""
+
+
+@dataclass(frozen=True)
 class CampaignSpec:
     """What a person asked for."""
 
@@ -148,6 +160,8 @@ class CampaignSpec:
     """Of a campaign that imports."""
     replay: ReplaySource | None = None
     """Of a campaign that replays."""
+    bench: BenchSource | None = None
+    """Of a campaign that benchmarks."""
 
     def targets_for(self, device: DeviceRecord) -> tuple[str, ...]:
         """Return what is built for a device."""
@@ -170,6 +184,14 @@ class GroupRecord:
     benchmark_error: str = ""
     compiled: Mapping[str, str] = field(default_factory=dict)
     """Blobs of the compiled modules by subject, ``untuned`` and ``tuned``; empty until compiled."""
+    subject_errors: Mapping[str, str] = field(default_factory=dict)
+    """Why a subject has no samples, by subject."""
+    profiled_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Samples like ``benchmark_s`` of runs that noted where their time went, which costs time."""
+    between_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What of these passed between the calls."""
+    ops: Mapping[str, tuple[OpTime, ...]] = field(default_factory=dict)
+    """Where it went, by subject; empty unless that was asked for."""
 
 
 @dataclass(frozen=True)

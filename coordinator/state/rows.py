@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping
 
 from coordinator.state.records import (
     ArtifactRecord,
+    BenchSource,
     CampaignPurpose,
     CampaignRecord,
     CampaignSpec,
@@ -27,6 +28,7 @@ from coordinator.state.records import (
     ReplaySource,
 )
 from tunefleet.devices import DeviceProfile
+from tunefleet.leases import OpTime
 
 _COMPRESSION = 1
 """zlib's fastest: traces shrink to a tenth, and higher levels gain little."""
@@ -126,6 +128,7 @@ def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
             "purpose": CampaignPurpose(stored.get("purpose", CampaignPurpose.TUNE)),
             "dataset": _dataset_source(stored.get("dataset")),
             "replay": ReplaySource(**stored["replay"]) if stored.get("replay") else None,
+            "bench": BenchSource(**stored["bench"]) if stored.get("bench") else None,
         }
     )
 
@@ -138,8 +141,15 @@ def _dataset_source(stored: dict[str, Any] | None) -> DatasetSource | None:
 
 
 def _group_record(stored: dict[str, Any]) -> GroupRecord:
-    samples = {subject: tuple(values) for subject, values in stored.pop("benchmark_s").items()}
-    return GroupRecord(**stored, benchmark_s=samples)
+    samples = {
+        name: {subject: tuple(values) for subject, values in stored.get(name, {}).items()}
+        for name in ("benchmark_s", "profiled_s", "between_s")
+    }
+    ops = {
+        subject: tuple(OpTime(**op) for op in found)
+        for subject, found in stored.get("ops", {}).items()
+    }
+    return GroupRecord(**stored | samples | {"ops": ops})
 
 
 def lease_values(lease: LeaseRecord) -> dict[str, Any]:

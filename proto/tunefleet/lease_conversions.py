@@ -16,6 +16,7 @@ from tunefleet.leases import (
     Lease,
     MeasurePolicy,
     NamedTrace,
+    OpTime,
     ReplaySpec,
     RoundSpec,
     SearchPolicy,
@@ -80,7 +81,9 @@ def lease_from_proto(message: lease_pb2.Lease) -> Lease:
 
 def benchmark_result_to_proto(result: BenchmarkResult) -> lease_pb2.BenchmarkResult:
     """Make a message of what came of one subject."""
-    return lease_pb2.BenchmarkResult(**asdict(result))
+    return lease_pb2.BenchmarkResult(
+        **asdict(result) | {"ops": [lease_pb2.OpTime(**asdict(op)) for op in result.ops]}
+    )
 
 
 def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> BenchmarkResult:
@@ -90,6 +93,9 @@ def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> Benchmark
         samples_s=tuple(message.samples_s),
         max_abs_err=message.max_abs_err if message.HasField("max_abs_err") else None,
         error=message.error,
+        ops=tuple(OpTime(op.name, op.op, op.calls, op.seconds) for op in message.ops),
+        profiled_s=tuple(message.profiled_s),
+        between_s=tuple(message.between_s),
     )
 
 
@@ -252,6 +258,7 @@ def _benchmark_to_proto(spec: BenchmarkSpec) -> lease_pb2.BenchmarkSpec:
         repeat=spec.repeat,
         min_repeat_ms=spec.min_repeat_ms,
         timeout=duration(spec.timeout_s),
+        per_op=spec.per_op,
     )
 
 
@@ -268,4 +275,5 @@ def _benchmark_from_proto(message: lease_pb2.BenchmarkSpec) -> BenchmarkSpec:
         repeat=message.repeat,
         min_repeat_ms=message.min_repeat_ms,
         timeout_s=seconds(message.timeout),
+        per_op=message.per_op,
     )

@@ -122,6 +122,22 @@ class BenchmarkSpec:
     repeat: int = 10
     min_repeat_ms: int = 100
     timeout_s: float = 120.0
+    per_op: bool = False
+    """Also tell where the time goes inside of each subject."""
+
+
+@dataclass(frozen=True)
+class OpTime:
+    """What one function or operator takes in a run of a whole model."""
+
+    name: str
+    """Name of the function that the network calls, or of the ONNX node."""
+    op: str
+    """Type of the ONNX operator; empty for a function."""
+    calls: int
+    """Times that one run calls it."""
+    seconds: float
+    """Seconds that one run spends in it, all calls together: the median over repeats."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,12 @@ class BenchmarkResult:
     samples_s: tuple[float, ...] = ()
     max_abs_err: float | None = None
     error: str = ""
+    ops: tuple[OpTime, ...] = ()
+    """Where the time goes, in the order of the first calls; empty where that was not asked for."""
+    profiled_s: tuple[float, ...] = ()
+    """Seconds per run while that was being found out, which costs time of its own."""
+    between_s: tuple[float, ...] = ()
+    """Of each of these, what passed between the calls: in the virtual machine, or in noting."""
 
 
 @dataclass(frozen=True)

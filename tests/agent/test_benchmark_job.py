@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from agent.benchmark.profiling import spent_by_run
 from tunefleet.machine_lock import MachineLock
 
 WEIGHTS = np.random.default_rng(2).standard_normal((64, 32)).astype(np.float32)
@@ -21,7 +22,7 @@ WEIGHTS = np.random.default_rng(2).standard_normal((64, 32)).astype(np.float32)
 
 def write_onnx(path: Path) -> str:
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [16, 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [16, 32])],
@@ -49,6 +50,24 @@ def write_tvm(path: Path) -> str:
     target = tvm.target.Target({"kind": "llvm"})
     relax.build(builder.get(), target).export_library(str(path), fcompile=link)
     return str(path)
+
+
+def write_layers(path: Path) -> None:
+    """Write a network that multiplies, and calls one other function twice."""
+    import tvm
+    from tvm import relax, te
+
+    def double(x: Any) -> Any:
+        return te.compute(x.shape, lambda i, j: x[i, j] + x[i, j], name="double")
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((16, 64), "float32"))
+    with builder.function("main", [x]):
+        y = builder.emit(relax.op.matmul(x, relax.const(WEIGHTS)))
+        y = builder.emit_te(double, y, primfunc_name_hint="double")
+        builder.emit_func_output(builder.emit_te(double, y, primfunc_name_hint="double"))
+    target = tvm.target.Target({"kind": "llvm"})
+    relax.build(builder.get(), target).export_library(str(path), fcompile=link)
 
 
 def write_library_that(path: Path, statement: str) -> str:
@@ -83,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
     np.savez(folder / "inputs.npz", input_0=x)
     np.savez(folder / "outputs.npz", output_0=x @ WEIGHTS)
+    np.savez(folder / "twice.npz", output_0=4 * (x @ WEIGHTS))
     np.savez(folder / "wrong.npz", output_0=x @ WEIGHTS + 0.5)
     np.savez(folder / "narrow.npz", output_0=(x @ WEIGHTS)[:, 1:])
     np.savez(folder / "pickled.npz", input_0=np.array([{"an": "object"}], object))
@@ -123,6 +143,63 @@ def test_tvm_and_onnxruntime_are_compared_and_timed(folder: Path) -> None:
         assert len(result["samples_s"]) == 3
         assert all(0 < sample < 1 for sample in result["samples_s"])
         assert result["quiet"] is True
+
+
+def test_nobody_is_told_where_time_goes_unless_asked(folder: Path) -> None:
+    subjects = (("tvm", str(folder / "net.so")), ("onnx", str(folder / "net.onnx")))
+    for result in benchmark(folder, *subjects, repeat=1).values():
+        assert (result["ops"], result["profiled_s"], result["between_s"]) == ([], [], [])
+
+
+def test_the_functions_of_a_network_account_for_its_time(folder: Path, tmp_path: Path) -> None:
+    write_layers(tmp_path / "layers.so")
+    subject = ("tvm", str(tmp_path / "layers.so"))
+    outputs = str(folder / "twice.npz")
+    [result] = benchmark(folder, subject, outputs=outputs, per_op=True, min_repeat_ms=20).values()
+    assert result["error"] == ""
+    assert result["max_abs_err"] < 1e-3
+    calls = {op["name"]: op["calls"] for op in result["ops"]}
+    assert calls["double"] == 2, "a function that is called twice is one row"
+    assert calls["matmul"] == 1
+    assert calls["vm.builtin.alloc_storage"] >= 1, "what the VM does itself is told too"
+    assert all(op["seconds"] > 0 for op in result["ops"])
+    assert len(result["profiled_s"]) == len(result["samples_s"]) == 3
+    shares = zip(result["between_s"], result["profiled_s"], strict=True)
+    assert all(0 < between < whole for between, whole in shares)
+
+
+def test_the_nodes_of_an_onnx_graph_account_for_its_time(folder: Path) -> None:
+    subject = ("onnx", str(folder / "net.onnx"))
+    result = benchmark(folder, subject, per_op=True)["onnx net.onnx"]
+    [op] = result["ops"]
+    assert (op["name"], op["op"], op["calls"]) == ("product", "MatMul", 1)
+    assert 0 <= op["seconds"] < max(result["profiled_s"])
+    shares = zip(result["between_s"], result["profiled_s"], strict=True)
+    assert all(0 < between <= whole for between, whole in shares)
+    assert not list(folder.glob("profile-*/*")), "onnxruntime's profile is left behind"
+
+
+def event(cat: str, name: str, ts: int, dur: int, op: str = "") -> dict[str, Any]:
+    return {"cat": cat, "name": name, "ts": ts, "dur": dur, "args": {"op_name": op}}
+
+
+def test_nodes_belong_to_their_runs_and_to_none_of_their_branches() -> None:
+    events = [
+        event("Session", "session_initialization", 0, 100),
+        event("Node", "then_kernel_time", 112, 20, "Add"),
+        event("Node", "choose_kernel_time", 110, 50, "If"),
+        event("Node", "_kernel_time", 160, 5, "Relu"),
+        event("Session", "model_run", 105, 70),
+        event("Node", "_kernel_time", 210, 7, "Relu"),
+        event("Session", "model_run", 205, 20),
+    ]
+    first, second = spent_by_run(events)
+    assert first == {
+        ("choose", "If"): (1, pytest.approx(30e-6)),
+        ("then", "Add"): (1, pytest.approx(20e-6)),
+        ("Relu_", "Relu"): (1, pytest.approx(5e-6)),
+    }
+    assert second == {("Relu_", "Relu"): (1, pytest.approx(7e-6))}
 
 
 def test_a_wrong_output_shows_in_the_error(folder: Path) -> None:

@@ -79,6 +79,14 @@ def max_abs_error(library: str, imported: dict[str, Any]) -> float:
         return float(np.abs(result - outputs["output_0"]).max())
 
 
+def test_every_task_is_a_function_of_the_network(imported: dict[str, Any], tmp_path: Path) -> None:
+    spec = {"prepared": imported["prepared"][AVX2]}
+    code, result = run_job("coordinator.models.functions_job", spec, tmp_path)
+    assert code == 0, result
+    names = {t["name"]: t["workload"] for t in imported["tasks"] if t["target"] == AVX2}
+    assert names.items() <= result["functions"].items()
+
+
 @pytest.fixture(scope="module")
 def compiled(imported: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     first, second, *_ = conv_tasks(imported)

@@ -74,6 +74,8 @@ def test_a_campaign_from_model_file_to_checked_module(
     assert len({t.key for t in trials}) == len(trials), "a candidate was measured twice"
     assert campaign["state"].lower().endswith("done")
 
+    check_breakdown(fleet, campaign["campaign_id"])
+
     done = fleet.tunefleet("tune", str(network), "--trials", "200", "--name", "again", "--detach")
     assert done.returncode == 0, done.stdout + done.stderr
     eventually("further trials", lambda: len(fleet.trials()) > len(trials) + 8)
@@ -84,6 +86,28 @@ def test_a_campaign_from_model_file_to_checked_module(
     assert "cancelled" in str(fleet.json("campaigns", "show", again)).lower()
     trials = fleet.trials()
     assert len({t.key for t in trials}) == len(trials), "the second campaign repeated the first"
+
+
+def check_breakdown(fleet: Fleet, campaign_id: str) -> None:
+    """Time a campaign's modules again and look where the time goes."""
+    timed = fleet.json("bench", campaign_id, "--per-op", "--device", "one")
+    assert timed["campaign"]["purpose"] == "bench"
+    [group] = timed["result"]["groups"]
+    assert (group["device"], group["error"]) == ("one", "")
+    subjects = group["subjects"]
+    assert set(subjects) == {"untuned", "tuned", "onnxruntime"}
+    assert all(s["error"] == "" and s["ops"] for s in subjects.values())
+    tasks = {
+        t["workload"]: t for t in fleet.json("campaigns", "show", campaign_id)["campaign"]["tasks"]
+    }
+    found = [op for op in subjects["tuned"]["ops"] if op["workload"]]
+    calls = dict.fromkeys(tasks, 0)
+    for op in found:
+        calls[op["workload"]] += op["calls"]
+    assert any(op["ratio"] for op in found), "no function stands beside its task's latency"
+    assert calls == {name: task["weight"] for name, task in tasks.items()}
+    assert {op["op"] for op in subjects["onnxruntime"]["ops"]} >= {"Gemm"}
+    assert group["by_operator"][0]["seconds"]["tuned"] > 0
 
 
 def online(fleet: Fleet) -> list[str]:

@@ -65,6 +65,7 @@ def test_help_lists_the_exit_codes():
         *(["model", c] for c in ("promote", "rollback")),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),
         ["campaigns", "export"],
+        ["bench"],
         ["dataset", "prune"],
     ],
     ids=" ".join,

@@ -12,7 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from tunefleet import __version__
-from tunefleet.cli import campaigns, collect, dataset, devices, model, replay, serve, study, tune
+from tunefleet.cli import (
+    bench,
+    campaigns,
+    collect,
+    dataset,
+    devices,
+    model,
+    replay,
+    serve,
+    study,
+    tune,
+)
 from tunefleet.errors import Reason, TuneFleetError
 
 # Met by agents only.
@@ -52,6 +63,7 @@ app.command("collect", rich_help_panel="Learning")(collect.collect)
 app.command("study", rich_help_panel="Learning")(study.study)
 app.add_typer(model.app, name="model", rich_help_panel="Learning")
 app.add_typer(campaigns.app, name="campaigns", rich_help_panel="Tuning")
+app.command("bench", rich_help_panel="Tuning")(bench.bench)
 app.command("replay", rich_help_panel="Tuning")(replay.replay)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Tuning")
 app.add_typer(devices.app, name="devices", rich_help_panel="Fleet")

@@ -250,7 +250,7 @@ def import_result(campaign: Campaign) -> dict[str, Any]:
     Raises:
         TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
     """
-    return _result(campaign, "import.json")
+    return artifact_json(campaign, "import.json")
 
 
 def replay_result(campaign: Campaign) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def replay_result(campaign: Campaign) -> dict[str, Any]:
     Raises:
         TuneFleetError: CAMPAIGN_STATE, it has not ended yet.
     """
-    return _result(campaign, "replay.json")
+    return artifact_json(campaign, "replay.json")
 
 
 def imported_trials(campaign: Campaign) -> list[str]:
@@ -275,7 +275,8 @@ def imported_trials(campaign: Campaign) -> list[str]:
     return _fetched(campaign, "trials.txt").split()
 
 
-def _result(campaign: Campaign, name: str) -> dict[str, Any]:
+def artifact_json(campaign: Campaign, name: str) -> dict[str, Any]:
+    """Fetch one of a campaign's results, a JSON object. Raises CAMPAIGN_STATE."""
     result: dict[str, Any] = json.loads(_fetched(campaign, name))
     return result
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tunefleet.client import blobs, datasets
+from tunefleet.client.bench import BenchCalls
 from tunefleet.client.campaign import Campaign
 from tunefleet.client.checks import checked_targets
 from tunefleet.client.connection import Connection
@@ -24,7 +25,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7460"
 """Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
 
 
-class TuneFleet(ModelCalls):
+class TuneFleet(BenchCalls, ModelCalls):
     """A connection to one coordinator; close it, or use it in a ``with`` statement."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:

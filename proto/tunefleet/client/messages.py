@@ -31,6 +31,7 @@ _PURPOSES = {
     campaign_pb2.CAMPAIGN_PURPOSE_COLLECT: CampaignPurpose.COLLECT,
     campaign_pb2.CAMPAIGN_PURPOSE_IMPORT: CampaignPurpose.IMPORT,
     campaign_pb2.CAMPAIGN_PURPOSE_REPLAY: CampaignPurpose.REPLAY,
+    campaign_pb2.CAMPAIGN_PURPOSE_BENCH: CampaignPurpose.BENCH,
 }
 _DEVICE_STATES = {
     number: DeviceState(name.removeprefix("DEVICE_STATE_").lower())

@@ -39,6 +39,7 @@ class CampaignPurpose(StrEnum):
     COLLECT = "collect"
     IMPORT = "import"
     REPLAY = "replay"
+    BENCH = "bench"
 
 
 _AT_WORK = {
@@ -46,6 +47,7 @@ _AT_WORK = {
     CampaignPurpose.COLLECT: "collecting",
     CampaignPurpose.IMPORT: "computing features",
     CampaignPurpose.REPLAY: "replaying",
+    CampaignPurpose.BENCH: "timing",
 }
 
 

@@ -81,6 +81,8 @@ class _CampaignPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """Trials that were measured elsewhere are taken in."""
     CAMPAIGN_PURPOSE_REPLAY: _CampaignPurpose.ValueType  # 4
     """Known schedules are measured again."""
+    CAMPAIGN_PURPOSE_BENCH: _CampaignPurpose.ValueType  # 5
+    """Modules that another campaign compiled are timed again."""
 
 class CampaignPurpose(_CampaignPurpose, metaclass=_CampaignPurposeEnumTypeWrapper):
     """CampaignPurpose says what a campaign measures for."""
@@ -95,6 +97,8 @@ CAMPAIGN_PURPOSE_IMPORT: CampaignPurpose.ValueType  # 3
 """Trials that were measured elsewhere are taken in."""
 CAMPAIGN_PURPOSE_REPLAY: CampaignPurpose.ValueType  # 4
 """Known schedules are measured again."""
+CAMPAIGN_PURPOSE_BENCH: CampaignPurpose.ValueType  # 5
+"""Modules that another campaign compiled are timed again."""
 Global___CampaignPurpose: typing_extensions.TypeAlias = CampaignPurpose
 
 class _DatasetFormat:
@@ -184,6 +188,28 @@ class ReplayOptions(google.protobuf.message.Message):
 Global___ReplayOptions: typing_extensions.TypeAlias = ReplayOptions
 
 @typing.final
+class BenchOptions(google.protobuf.message.Message):
+    """BenchOptions says whose modules are timed again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CAMPAIGN_ID_FIELD_NUMBER: builtins.int
+    PER_OP_FIELD_NUMBER: builtins.int
+    campaign_id: builtins.str
+    """The campaign that compiled them, by id, an unambiguous beginning of it, or name."""
+    per_op: builtins.bool
+    """Also tell where the time goes inside of the network."""
+    def __init__(
+        self,
+        *,
+        campaign_id: builtins.str = ...,
+        per_op: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["campaign_id", b"campaign_id", "per_op", b"per_op"]) -> None: ...
+
+Global___BenchOptions: typing_extensions.TypeAlias = BenchOptions
+
+@typing.final
 class Shape(google.protobuf.message.Message):
     """Shape is an input's dimensions."""
 
@@ -242,6 +268,7 @@ class CampaignSpec(google.protobuf.message.Message):
     TRIALS_PER_TASK_FIELD_NUMBER: builtins.int
     DATASET_FIELD_NUMBER: builtins.int
     REPLAY_FIELD_NUMBER: builtins.int
+    BENCH_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name in listings, by default the model file's."""
     model_digest: builtins.str
@@ -284,6 +311,10 @@ class CampaignSpec(google.protobuf.message.Message):
     def replay(self) -> Global___ReplayOptions:
         """What to measure again, of a campaign that replays."""
 
+    @property
+    def bench(self) -> Global___BenchOptions:
+        """What to time again, of a campaign that benchmarks."""
+
     def __init__(
         self,
         *,
@@ -302,9 +333,12 @@ class CampaignSpec(google.protobuf.message.Message):
         trials_per_task: builtins.int = ...,
         dataset: Global___ImportSpec | None = ...,
         replay: Global___ReplayOptions | None = ...,
+        bench: Global___BenchOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "dataset", b"dataset", "replay", b"replay", "time_limit", b"time_limit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "dataset", b"dataset", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "replay", b"replay", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "replay", b"replay", "time_limit", b"time_limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "replay", b"replay", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_bench", b"_bench"]) -> typing.Literal["bench"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dataset", b"_dataset"]) -> typing.Literal["dataset"] | None: ...
     @typing.overload

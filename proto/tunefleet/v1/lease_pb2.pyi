@@ -311,6 +311,7 @@ class BenchmarkSpec(google.protobuf.message.Message):
     REPEAT_FIELD_NUMBER: builtins.int
     MIN_REPEAT_MS_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    PER_OP_FIELD_NUMBER: builtins.int
     target: builtins.str
     """The target, as canonical JSON."""
     inputs_digest: builtins.str
@@ -323,6 +324,8 @@ class BenchmarkSpec(google.protobuf.message.Message):
     """Samples a subject."""
     min_repeat_ms: builtins.int
     """Least length of a sample, in milliseconds."""
+    per_op: builtins.bool
+    """Also tell where the time goes inside of each subject."""
     @property
     def subjects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BenchmarkSubject]:
         """What is run."""
@@ -342,11 +345,42 @@ class BenchmarkSpec(google.protobuf.message.Message):
         repeat: builtins.int = ...,
         min_repeat_ms: builtins.int = ...,
         timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        per_op: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["inputs_digest", b"inputs_digest", "min_repeat_ms", b"min_repeat_ms", "outputs_digest", b"outputs_digest", "repeat", b"repeat", "subjects", b"subjects", "target", b"target", "threads", b"threads", "timeout", b"timeout"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["inputs_digest", b"inputs_digest", "min_repeat_ms", b"min_repeat_ms", "outputs_digest", b"outputs_digest", "per_op", b"per_op", "repeat", b"repeat", "subjects", b"subjects", "target", b"target", "threads", b"threads", "timeout", b"timeout"]) -> None: ...
 
 Global___BenchmarkSpec: typing_extensions.TypeAlias = BenchmarkSpec
+
+@typing.final
+class OpTime(google.protobuf.message.Message):
+    """OpTime is what one function or operator takes in a run of a whole model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    OP_FIELD_NUMBER: builtins.int
+    CALLS_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name of the function that the network calls, or of the ONNX node."""
+    op: builtins.str
+    """Type of the ONNX operator; empty for a function."""
+    calls: builtins.int
+    """Times that one run calls it."""
+    seconds: builtins.float
+    """Seconds that one run spends in it, all calls together."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        op: builtins.str = ...,
+        calls: builtins.int = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["calls", b"calls", "name", b"name", "op", b"op", "seconds", b"seconds"]) -> None: ...
+
+Global___OpTime: typing_extensions.TypeAlias = OpTime
 
 @typing.final
 class BenchmarkResult(google.protobuf.message.Message):
@@ -358,6 +392,9 @@ class BenchmarkResult(google.protobuf.message.Message):
     SAMPLES_S_FIELD_NUMBER: builtins.int
     MAX_ABS_ERR_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    OPS_FIELD_NUMBER: builtins.int
+    PROFILED_S_FIELD_NUMBER: builtins.int
+    BETWEEN_S_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The subject's name."""
     max_abs_err: builtins.float
@@ -368,6 +405,18 @@ class BenchmarkResult(google.protobuf.message.Message):
     def samples_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
         """Raw seconds per run, one value a repeat."""
 
+    @property
+    def ops(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OpTime]:
+        """Where the time goes, in the order of the first calls; empty where that was not asked for."""
+
+    @property
+    def profiled_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Raw seconds per run while that was being found out, one value a repeat."""
+
+    @property
+    def between_s(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of each of these, what passed between the calls: in the virtual machine, or in noting."""
+
     def __init__(
         self,
         *,
@@ -375,9 +424,12 @@ class BenchmarkResult(google.protobuf.message.Message):
         samples_s: collections.abc.Iterable[builtins.float] | None = ...,
         max_abs_err: builtins.float | None = ...,
         error: builtins.str = ...,
+        ops: collections.abc.Iterable[Global___OpTime] | None = ...,
+        profiled_s: collections.abc.Iterable[builtins.float] | None = ...,
+        between_s: collections.abc.Iterable[builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "max_abs_err", b"max_abs_err"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "error", b"error", "max_abs_err", b"max_abs_err", "name", b"name", "samples_s", b"samples_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_abs_err", b"_max_abs_err", "between_s", b"between_s", "error", b"error", "max_abs_err", b"max_abs_err", "name", b"name", "ops", b"ops", "profiled_s", b"profiled_s", "samples_s", b"samples_s"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_abs_err", b"_max_abs_err"]) -> typing.Literal["max_abs_err"] | None: ...
 
 Global___BenchmarkResult: typing_extensions.TypeAlias = BenchmarkResult
