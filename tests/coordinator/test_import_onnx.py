@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from model_files import AVX2, SSE, import_model, write_conv_net, write_onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,24 @@ def test_batch_norm_is_folded_and_sums_are_additions(imported: dict[str, Any]) -
     # The transpositions turn inputs and outputs of channels-last convolutions.
     computing = words - {"transpose", "reshape"}
     assert computing == {"fused", "conv2d", "add", "relu", "mean", "matmul"}
+
+
+def test_a_filled_weight_is_one_like_any_other(tmp_path: Path) -> None:
+    ones = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.1])
+    statistics = {name: np.full(4, 0.5, np.float32) for name in ("scale", "shift", "mean", "var")}
+    nodes = [
+        helper.make_node("ConstantOfShape", ["sizes"], ["w"], value=ones),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *statistics], ["n"]),
+        helper.make_node("Relu", ["n"], ["y"]),
+    ]
+    weights = statistics | {"sizes": np.array([4, 3, 3, 3], np.int64)}
+    path = write_onnx(tmp_path / "filled.onnx", nodes, weights, [1, 3, 8, 8], [1, 4, 6, 6])
+    code, result = import_model(path, tmp_path)
+    assert code == 0, result
+    assert [t["name"] for t in result["tasks"] if "conv2d" in t["name"]] == [
+        "fused_conv2d_add_relu"
+    ]
 
 
 def test_every_target_gets_its_tasks_from_the_same_workloads(imported: dict[str, Any]) -> None:
