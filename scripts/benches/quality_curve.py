@@ -89,17 +89,21 @@ class Run:
         return list(times)
 
     def curve(self) -> list[Point]:
-        """Return the estimated latency after each improvement, once every task has a latency."""
+        """Return the estimated latency after each improvement, once every task has a latency.
+
+        Tasks that never get one, since all their candidates fail, are not counted at all.
+        """
         return list(self._points())
 
     def _points(self) -> Iterator[Point]:
+        measured = self.best().keys() & self.weights.keys()
         best: dict[str, Event] = {}
         for number, event in enumerate(self.events, 1):
             if not _improves(event, best):
                 continue
             best[event.workload] = event
-            if best.keys() >= self.weights.keys():
-                total = sum(w * (best[name].latency_s or 0.0) for name, w in self.weights.items())
+            if best.keys() >= measured:
+                total = sum(self.weights[n] * (best[n].latency_s or 0.0) for n in measured)
                 yield Point(event.seconds, number, total)
 
 

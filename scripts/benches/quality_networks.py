@@ -38,6 +38,7 @@ class QualityNetwork:
     """One network, imported as a coordinator does."""
 
     name: str
+    """What figures call it."""
     model: Path
     inputs: Path
     """Archive of input tensors."""
@@ -51,18 +52,19 @@ class QualityNetwork:
     """What importing took."""
 
 
-def prepare_network(name: str, target: str, folder: Path) -> QualityNetwork:
+def prepare_network(named: str, target: str, folder: Path) -> QualityNetwork:
     """Write and import a network; what lies in the folder from an earlier call is used again.
 
     Args:
-        name: one of :data:`MODELS`.
+        named: one of :data:`MODELS`, or the path of an ONNX file.
         target: canonical target.
         folder: for everything of this network.
 
     Raises:
         JobError: it cannot be written or imported.
     """
-    model = folder / f"{name}.onnx"
+    name = short_name(named)
+    model = folder / f"{name}.onnx" if named in MODELS else Path(named).absolute()
     spec = {"name": name, "model_path": str(model), "target": target, "out_dir": str(folder)}
     made = run_job_once("scripts.benches.quality_networks", spec, folder)
     return QualityNetwork(
@@ -76,11 +78,17 @@ def prepare_network(name: str, target: str, folder: Path) -> QualityNetwork:
     )
 
 
+def short_name(named: str) -> str:
+    """Return what figures call a network."""
+    return named if named in MODELS else Path(named).stem
+
+
 def _write_and_import(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     from coordinator.models.import_job import import_model  # noqa: PLC0415 (TVM, onnx: slow)
 
     model = Path(spec["model_path"])
-    _write(spec["name"], model)
+    if spec["name"] in MODELS:
+        _write(spec["name"], model)
     began = time.monotonic()
     job = {"model_path": str(model), "targets": [spec["target"]], "out_dir": spec["out_dir"]}
     result = import_model(job, progress)
@@ -102,9 +110,7 @@ def _write(name: str, path: Path) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.export.export(network.eval(), inputs)
-        torch.onnx.export(
-            program, (), str(path), dynamo=True, external_data=False, verbose=False
-        )
+        torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False)
 
 
 def _mobilenet_v2(torch: Any) -> tuple[Any, tuple[Any, ...]]:
