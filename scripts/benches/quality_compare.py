@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from scripts.benches.harness import Figure, figure, note
 from scripts.benches.quality_compile import compile_known
@@ -121,7 +120,19 @@ def _figures(
 
 def _of_ours(
     stock: Run, run: Run, match: Match | None, timed: SideBySide, subject: str
-) -> dict[str, Any]:
+) -> dict[str, Figure]:
+    return {
+        **compare_times(stock, run, match),
+        "latency_gain_equal_time": median_figure(timed.ratio("stock", subject)),
+        "vs_onnxruntime": median_figure(timed.ratio("onnxruntime", subject)),
+        "latency_ms": _milliseconds(timed, subject),
+        "max_abs_err": {"value": float(f"{timed.max_abs_err[subject]:.2g}")},
+        **{f"share_{phase}": figure([share]) for phase, share in phase_shares(run).items()},
+    }
+
+
+def compare_times(stock: Run, run: Run, match: Match | None) -> dict[str, Figure]:
+    """Return the figures of when our run caught up with stock's."""
     spent_s = min(run.seconds, stock.seconds)
     after_s, by_s = (spent_s, spent_s) if match is None else (match.after_s, match.by_s)
     trials = run.trials(by_s)
@@ -134,11 +145,6 @@ def _of_ours(
         "matched": figure([float(match is not None)]),
         "trials_ratio": figure([trials / max(stock.trials(), 1)]),
         "ours_trials": figure([run.trials(spent_s)]),
-        "latency_gain_equal_time": median_figure(timed.ratio("stock", subject)),
-        "vs_onnxruntime": median_figure(timed.ratio("onnxruntime", subject)),
-        "latency_ms": _milliseconds(timed, subject),
-        "max_abs_err": {"value": float(f"{timed.max_abs_err[subject]:.2g}")},
-        **{f"share_{phase}": figure([share]) for phase, share in phase_shares(run).items()},
     }
 
 
