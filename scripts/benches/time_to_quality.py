@@ -23,7 +23,8 @@ campaign's wall time; the same of the untrained with the suffix ``_untrained``. 
 ``ratio_geomean``, ``ratio_max``, ``matched``, ``ahead_of_onnxruntime``, and
 ``base_workloads_left_out`` with ``base_trials_left_out``: the base model is trained for this run on
 the dataset without all workloads that are structurally equal to a task of any of the networks or
-were collected from one. ``M.png`` and ``M.json`` in the folder have the curves.
+were collected from one; ``base_known_tasks``, how many of their tasks the base model was trained on
+all the same, is 0 unless ``--base-model`` named another. ``M.png`` and ``M.json`` in the folder have the curves.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.profile.static import read_static_profile
+from coordinator.study.model_folder import learned_from, read_about
 from scripts.benches.harness import Figure, figure, note
 from scripts.benches.quality_base import leave_out, train_base
 from scripts.benches.quality_compare import Compared, compare
@@ -107,7 +109,7 @@ def _parse(quick: bool, arguments: Sequence[str]) -> argparse.Namespace:
     add("--ours-trials", type=int, help="default: as many as the time allows; 0: our own default")
     add("--no-untrained", action="store_true", help="leave the runs without a base model out")
     add("--dataset", type=Path, default=_DATASET, help="for the base model; default: %(default)s")
-    add("--base-model", type=Path, help="take this one; what it learned from is your affair")
+    add("--base-model", type=Path, help="take this one, whatever it learned from")
     add("--base-epochs", type=int, default=1 if quick else None, help="default: by the dataset")
     add("--seed", type=int, default=1, help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -179,11 +181,15 @@ class _Bench:
         return {**base.figures, **_together(results)}
 
     def _base(self, networks: Sequence[QualityNetwork]) -> _Base:
-        if self._options.base_model is not None:
-            return _Base(self._options.base_model.absolute(), {})
+        tasks = {workload for network in networks for workload in network.tasks}
+        made = self._options.base_model
+        base = self._train(networks, tasks) if made is None else _Base(made.absolute(), {})
+        known = learned_from(read_about(base.folder)).workloads & tasks
+        return _Base(base.folder, {**base.figures, "base_known_tasks": figure([len(known)])})
+
+    def _train(self, networks: Sequence[QualityNetwork], tasks: set[str]) -> _Base:
         folder = self._folder / "base-model"
         kept = folder / "left-out.json"
-        tasks = {workload for network in networks for workload in network.tasks}
         sources = {s for n in networks for s in SOURCES.get(n.name, (n.name,))}
         wanted = {"dataset": str(self._options.dataset), "tasks": sorted(tasks)}
         if not kept.exists() or json.loads(kept.read_text())["wanted"] != wanted:
