@@ -6,15 +6,19 @@ that was collected from one of them. Run as a job: ``{"place", "out_dir", "epoch
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coordinator.models.job import Progress, run_job
+from coordinator.study.model_folder import learned_from, read_about
+from scripts.benches.harness import Figure, figure, note
 from scripts.benches.quality_jobs import run_job_once
+from scripts.benches.quality_networks import SOURCES, QualityNetwork
 from tunefleet.model_files import ONNX_FILE
 
 
@@ -25,6 +29,54 @@ class LeftOut:
     workloads: int
     trials: int
     kept_trials: int
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model of a bench, and what is to be told of it."""
+
+    folder: Path
+    figures: dict[str, Figure]
+
+
+def named_base(folder: Path, networks: Sequence[QualityNetwork]) -> Base:
+    """Take a model as it is, counting which of the networks' tasks it was trained on."""
+    known = learned_from(read_about(folder)).workloads & _tasks(networks)
+    return Base(folder, {"base_known_tasks": figure([len(known)])})
+
+
+def base_without(
+    networks: Sequence[QualityNetwork], place: Path, folder: Path, epochs: int | None
+) -> Base:
+    """Train a base model on a dataset without some networks, unless the folder has it.
+
+    Args:
+        networks: that it must know nothing of.
+        place: the dataset.
+        folder: for the smaller dataset and the model.
+        epochs: over the dataset; by default what its size calls for.
+
+    Raises:
+        JobError: it could not be trained.
+    """
+    tasks = _tasks(networks)
+    sources = {s for n in networks for s in SOURCES.get(n.name, (n.name,))}
+    kept = folder / "left-out.json"
+    wanted = {"dataset": str(place), "tasks": sorted(tasks), "sources": sorted(sources)}
+    if not kept.exists() or json.loads(kept.read_text())["wanted"] != wanted:
+        note("time-to-quality: leaving these networks out of the dataset")
+        lost = leave_out(place, folder / "dataset", tasks, sources)
+        counts = {"workloads": lost.workloads, "trials": lost.trials}
+        kept.write_text(json.dumps({"wanted": wanted, **counts}))
+    note("time-to-quality: the base model")
+    base = named_base(train_base(folder / "dataset", folder, epochs), networks)
+    counted = json.loads(kept.read_text())
+    figures = {f"base_{n}_left_out": figure([counted[n]]) for n in ("workloads", "trials")}
+    return Base(base.folder, {**figures, **base.figures})
+
+
+def _tasks(networks: Sequence[QualityNetwork]) -> set[str]:
+    return {workload for network in networks for workload in network.tasks}
 
 
 def leave_out(

@@ -24,7 +24,8 @@ campaign's wall time; the same of the untrained with the suffix ``_untrained``. 
 ``base_workloads_left_out`` with ``base_trials_left_out``: the base model is trained for this run on
 the dataset without all workloads that are structurally equal to a task of any of the networks or
 were collected from one; ``base_known_tasks``, how many of their tasks the base model was trained on
-all the same, is 0 unless ``--base-model`` named another. ``M.png`` and ``M.json`` in the folder have the curves.
+all the same, is 0 unless ``--base-model`` named another. ``M.png`` and ``M.json`` in the folder
+have the curves.
 """
 
 from __future__ import annotations
@@ -40,18 +41,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from agent.profile.static import read_static_profile
-from coordinator.study.model_folder import learned_from, read_about
 from scripts.benches.harness import Figure, figure, note
-from scripts.benches.quality_base import leave_out, train_base
+from scripts.benches.quality_base import Base, base_without, named_base
 from scripts.benches.quality_compare import Compared, compare
 from scripts.benches.quality_curve import Run
 from scripts.benches.quality_networks import (
     MODELS,
-    SOURCES,
     QualityNetwork,
     prepare_network,
     short_name,
@@ -120,14 +119,6 @@ def _parse(quick: bool, arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-@dataclass(frozen=True)
-class _Base:
-    """The base model of a bench."""
-
-    folder: Path
-    figures: dict[str, Figure]
-
-
 class _Bench:
     """All networks, one after another; each step's result is kept in the folder."""
 
@@ -180,28 +171,13 @@ class _Bench:
             results.append(self._compare(network, stock, ours))
         return {**base.figures, **_together(results)}
 
-    def _base(self, networks: Sequence[QualityNetwork]) -> _Base:
-        tasks = {workload for network in networks for workload in network.tasks}
-        made = self._options.base_model
-        base = self._train(networks, tasks) if made is None else _Base(made.absolute(), {})
-        known = learned_from(read_about(base.folder)).workloads & tasks
-        return _Base(base.folder, {**base.figures, "base_known_tasks": figure([len(known)])})
-
-    def _train(self, networks: Sequence[QualityNetwork], tasks: set[str]) -> _Base:
-        folder = self._folder / "base-model"
-        kept = folder / "left-out.json"
-        sources = {s for n in networks for s in SOURCES.get(n.name, (n.name,))}
-        wanted = {"dataset": str(self._options.dataset), "tasks": sorted(tasks)}
-        if not kept.exists() or json.loads(kept.read_text())["wanted"] != wanted:
-            note("time-to-quality: leaving these networks out of the dataset")
-            lost = leave_out(self._options.dataset, folder / "dataset", tasks, sources)
-            counts = {"workloads": lost.workloads, "trials": lost.trials}
-            kept.write_text(json.dumps({"wanted": wanted, **counts}))
-        note("time-to-quality: training the base model")
-        model = train_base(folder / "dataset", folder, self._options.base_epochs)
-        counted = json.loads(kept.read_text())
-        figures = {f"base_{n}_left_out": figure([counted[n]]) for n in ("workloads", "trials")}
-        return _Base(model, figures)
+    def _base(self, networks: Sequence[QualityNetwork]) -> Base:
+        options = self._options
+        if options.base_model is not None:
+            return named_base(options.base_model.absolute(), networks)
+        return base_without(
+            networks, options.dataset, self._folder / "base-model", options.base_epochs
+        )
 
     def _stock(self, network: QualityNetwork) -> Run:
         options = self._options
@@ -221,7 +197,7 @@ class _Bench:
     def _stock_name(self) -> str:
         return "stock-prepared" if self._options.stock_prepared else "stock"
 
-    def _both(self, network: QualityNetwork, base: _Base, limit_s: float) -> dict[str, Run]:
+    def _both(self, network: QualityNetwork, base: Base, limit_s: float) -> dict[str, Run]:
         models: dict[str, Path | None] = {"": base.folder, "_untrained": None}
         if self._options.no_untrained:
             del models["_untrained"]
