@@ -104,3 +104,23 @@ def child(
 def tail(log: Path) -> str:
     """Return the end of a log."""
     return log.read_text(errors="replace")[-2000:].strip()
+
+
+def output_of(program: str) -> str:
+    """Run a line of Python in a process of its own, so that this one stays free of TVM."""
+    done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+    return done.stdout.decode().strip().splitlines()[-1]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end children as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -34,13 +34,9 @@ import argparse
 import json
 import math
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +45,7 @@ from scripts.benches.harness import Figure, figure, note
 from scripts.benches.quality_base import Base, base_without, named_base
 from scripts.benches.quality_compare import Compared, compare
 from scripts.benches.quality_curve import Run
+from scripts.benches.quality_jobs import interruptible, output_of
 from scripts.benches.quality_networks import (
     MODELS,
     QualityNetwork,
@@ -80,7 +77,7 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
     """
     options = _parse(quick, arguments)
     usable = sorted(os.sched_getaffinity(0))
-    with _interruptible(), tempfile.TemporaryDirectory(prefix="tunefleet-quality-") as scratch:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="tunefleet-quality-") as scratch:
         os.sched_setaffinity(0, usable[: options.threads])
         try:
             folder = (options.folder or Path(scratch)).absolute()
@@ -126,7 +123,7 @@ class _Bench:
         self._options = options
         self._folder = folder
         self._quick = quick
-        cpu = _output(_LLVM_CPU)
+        cpu = output_of(_LLVM_CPU)
         self._target = derive_target(replace(read_static_profile(), llvm_cpu=cpu or None))
         self._claim_folder()
 
@@ -242,23 +239,3 @@ def _together(results: Sequence[Compared]) -> dict[str, Figure]:
 
 def _geomean(values: Sequence[float]) -> float:
     return math.exp(statistics.fmean(math.log(value) for value in values))
-
-
-def _output(program: str) -> str:
-    """Run a line of Python in a process of its own, so that this one stays free of TVM."""
-    done = subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
-    return done.stdout.decode().strip().splitlines()[-1]
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end children as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
