@@ -116,12 +116,18 @@ def _write(name: str, path: Path) -> None:
 def _mobilenet_v2(torch: Any) -> tuple[Any, tuple[Any, ...]]:
     import transformers  # noqa: PLC0415
 
-    config = transformers.MobileNetV2Config(depth_multiplier=1.0, image_size=224)
+    config = transformers.MobileNetV2Config(depth_multiplier=1.0, image_size=224, num_labels=1000)
     network = transformers.MobileNetV2ForImageClassification(config)
-    for weight in network.parameters():
-        if weight.dim() == 4:
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
             # The package's own scale lets the activations die away, and with them any error.
-            torch.nn.init.kaiming_normal_(weight)
+            torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            # An exporter does away with one that changes nothing, as a trained one never does.
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, std=0.1)
+            torch.nn.init.normal_(module.running_mean, std=0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return network, (torch.randn(1, 3, 224, 224),)
 
 
