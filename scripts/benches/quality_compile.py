@@ -1,19 +1,12 @@
-"""A network compiled with what a run knew at some second, as a campaign compiles its result.
-
-Run as a job: ``{"prepared", "target", "records", "library"}``, the records as
-:func:`coordinator.models.database.write_database` takes them.
-"""
+"""A network compiled with what a run knew at some second, by the job that compiles a campaign's."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+import json
 from pathlib import Path
-from typing import Any
 
-from coordinator.models.job import Progress, run_job
-from scripts.benches import quality_jobs
 from scripts.benches.quality_curve import Run
+from scripts.benches.quality_jobs import JobError, run_job
 
 
 def compile_known(run: Run, seconds: float, target: str, folder: Path) -> Path:
@@ -40,34 +33,17 @@ def compile_known(run: Run, seconds: float, target: str, folder: Path) -> Path:
         }
         for event in run.best(seconds).values()
     ]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "records.json").write_text(json.dumps(records))
     spec = {
         "prepared": run.prepared,
+        "untuned": None,
         "target": target,
-        "records": records,
-        "library": str(library),
+        "records": str(folder / "records.json"),
+        "out_dir": str(folder / "compiled"),
     }
-    quality_jobs.run_job("scripts.benches.quality_compile", spec, folder)
+    made = run_job("coordinator.models.compile_job", spec, folder)
+    if made["rejected"]:
+        raise JobError(f"schedules that do not replay: {made['rejected']}")
+    Path(made["tuned"]).replace(library)
     return library
-
-
-def _compile(spec: Mapping[str, Any], _progress: Progress) -> dict[str, Any]:
-    import tvm  # noqa: PLC0415
-
-    from coordinator.models.build import apply_schedules, build_library  # noqa: PLC0415
-    from coordinator.models.database import write_database  # noqa: PLC0415
-
-    library = Path(spec["library"])
-    prepared = tvm.ir.load_json(Path(spec["prepared"]).read_text())
-    folder = library.parent / "database"
-    committed = write_database(folder, spec["records"], spec["target"])
-    if committed.rejected:
-        raise RuntimeError(f"schedules that do not replay: {committed.rejected}")
-    scheduled, applied = apply_schedules(prepared, committed.database, spec["target"])
-    partial = library.with_suffix(".partial.so")
-    build_library(scheduled, spec["target"], partial)
-    partial.replace(library)
-    return {"applied": len(applied)}
-
-
-if __name__ == "__main__":
-    sys.exit(run_job(_compile))
