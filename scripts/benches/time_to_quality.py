@@ -97,7 +97,7 @@ def _parse(quick: bool, arguments: Sequence[str]) -> argparse.Namespace:
         metavar="MODEL",
         help=f"of {', '.join(MODELS)}, or paths of ONNX files; default: %(default)s",
     )
-    add("--folder", type=Path, help="keeps what is done: the same call goes on from there")
+    add("--folder", type=Path, help="keeps what is done, in place: the same call goes on")
     add("--threads", type=int, default=cores, help="cores of both sides; default: %(default)s")
     add("--trials-per-task", type=int, default=2 if quick else 24, help="stock's, on average")
     add("--batch", type=int, default=2 if quick else 16, help="stock's, of one task at a time")
