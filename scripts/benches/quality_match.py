@@ -110,9 +110,7 @@ def when_matched(
         timed = time_side_by_side([ours, theirs], network, threads, folder, turns)
         return timed.ratio("ours", "stock")
 
-    # Before every task has a schedule, the network is as slow as its slowest loops.
-    complete = [point.seconds for point in run.curve()]
-    times = [t for t in run.improvements(stock.seconds) if complete and t >= complete[0]]
+    times = run.improvements(stock.seconds)
     return first_match(times, matches, _RESOLUTION * stock.seconds)
 
 
