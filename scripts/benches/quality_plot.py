@@ -10,7 +10,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from scripts.benches.quality_curve import Run
 
@@ -60,10 +60,11 @@ def draw_runs(
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(right=longest * 1.1)
-        axes.xaxis.set_major_formatter(_PLAIN)
-        axes.yaxis.set_major_formatter(_PLAIN)
-        axes.yaxis.set_minor_formatter(_PLAIN)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(_PLAIN)
+            axis.set_minor_formatter(NullFormatter())
         axes.set(title=title, xlabel="seconds since the model was handed over", ylabel="ms per run")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         figure.savefig(path)
         plt.close(figure)
