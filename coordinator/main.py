@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from coordinator.costmodel.base_model import base_folder
 from coordinator.logs import configure_logging
 from coordinator.server.address import DEFAULT_LISTEN
 from coordinator.server.app import Core, ServerConfig, Wiring, serve, without_work
 from coordinator.state.home import default_home
 from tunefleet.errors import TuneFleetError
+from tunefleet.model_files import ONNX_FILE
 
 
 def main(
@@ -30,7 +32,7 @@ def main(
     """
     options = _parse(arguments)
     configure_logging(options.log_level)
-    config = ServerConfig(options.home, options.listen, options.database)
+    config = ServerConfig(options.home, options.listen, options.database, options.base_model)
     try:
         asyncio.run(_serve_until_signal(config, wire))
     except TuneFleetError as e:
@@ -63,6 +65,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--database", default="", metavar="URL", help="default: SQLite in the home")
     parser.add_argument(
+        "--base-model",
+        type=_model_folder,
+        default=base_folder(),
+        metavar="DIR",
+        help="cost model that a new home begins with, as `tunefleet model train` writes it, or "
+        "`none`; default: the one shipped",
+    )
+    parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
     )
     return parser.parse_args(arguments)
+
+
+def _model_folder(text: str) -> Path | None:
+    if text == "none":
+        return None
+    folder = Path(text)
+    if not (folder / ONNX_FILE).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no model's folder: it holds no {ONNX_FILE}")
+    return folder

@@ -8,7 +8,6 @@ from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.planner import LeasePlanner
 from coordinator.campaigns.replaying import Replayer
 from coordinator.campaigns.runner import CampaignRunner
-from coordinator.costmodel.base_model import base_folder
 from coordinator.costmodel.registry import ModelRegistry
 from coordinator.costmodel.supervisor import TrainingSupervisor
 from coordinator.dataset.importing import DatasetImporter
@@ -17,7 +16,8 @@ from coordinator.server.app import Core, Wiring
 
 def wire(core: Core) -> Wiring:
     """Make a coordinator that does everything a coordinator does."""
-    ModelRegistry(core.store, core.blobs, core.home, core.clock).add_base(base_folder())
+    if core.base_model is not None:
+        ModelRegistry(core.store, core.blobs, core.home, core.clock).add_base(core.base_model)
     runner = CampaignRunner(
         core.store,
         core.bus,

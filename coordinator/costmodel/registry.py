@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.costmodel.base_model import BASE_VERSION
+from coordinator.costmodel.base_model import BASE_VERSION, base_folder
 from coordinator.costmodel.stored_rows import save_stored_rows
 from coordinator.jobs import Progress, run_job
 from coordinator.state.blobs import BlobStore
@@ -83,7 +83,7 @@ class ModelRegistry:
                 checkpoint_digest=self._blobs.put_file(folder / CHECKPOINT_FILE),
                 feature_schema=schema_digest(),
                 promoted=True,
-                why=f"shipped with TuneFleet {__version__}",
+                why=_origin(folder),
                 metrics=_metrics(about),
                 trials=0,
                 created_at_unix_s=self._clock(),
@@ -233,6 +233,12 @@ def next_name(prefix: str, known: Iterable[str]) -> str:
 
 def _free_name(name: str, known: list[str]) -> str:
     return next_name(f"{name}-", known) if name in known else name
+
+
+def _origin(folder: Path) -> str:
+    if folder == base_folder():
+        return f"shipped with TuneFleet {__version__}"
+    return f"given when the coordinator was started: {folder}"
 
 
 def _metrics(about: Mapping[str, Any]) -> dict[str, float]:

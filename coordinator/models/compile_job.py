@@ -1,7 +1,8 @@
 """The compile job: a prepared network and its best schedules to modules that run.
 
 Spec: ``{"prepared": path, "untuned": path, "target": canonical target JSON, "records": path of a
-JSON list of {"workload", "workload_path", "trace", "latency_s"}, "out_dir"}``.
+JSON list of {"workload", "workload_path", "trace", "latency_s"}, "out_dir"}``; ``untuned`` may be
+null, and is so in the result then.
 
 Result: ``{"tuned": path, "untuned": path, "database": folder, "run_script": path, "applied": n,
 "unscheduled": [workload], "missing": [workload], "rejected": {workload: why}, "seconds": s}``.
@@ -54,15 +55,16 @@ def compile_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
     tuned = out_dir / "tuned.so"
     with lock.busy():
         build_library(scheduled, target, tuned)
-    progress(0.7, "compiling the untuned module")
-    untuned = out_dir / "untuned.so"
-    with lock.busy():
-        build_library(tvm.ir.load_json(Path(spec["untuned"]).read_text()), target, untuned)
+    untuned = None if spec["untuned"] is None else out_dir / "untuned.so"
+    if untuned is not None:
+        progress(0.7, "compiling the untuned module")
+        with lock.busy():
+            build_library(tvm.ir.load_json(Path(spec["untuned"]).read_text()), target, untuned)
     script = out_dir / "run.py"
     script.write_text(run_script(prepared))
     return {
         "tuned": str(tuned),
-        "untuned": str(untuned),
+        "untuned": None if untuned is None else str(untuned),
         "database": str(out_dir / "database"),
         "run_script": str(script),
         "applied": len(applied),

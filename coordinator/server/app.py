@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.costmodel.base_model import base_folder
 from coordinator.costmodel.registry import ModelRegistry
 from coordinator.dataset.exporting import Exporter
 from coordinator.server import limits
@@ -77,6 +78,8 @@ class ServerConfig:
     listen: str = DEFAULT_LISTEN
     database_url: str = ""
     """Database in place of the home's own."""
+    base_model: Path | None = field(default_factory=base_folder)
+    """Folder of the cost model that a new home begins with; ``None`` for none."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Core:
     clock: Callable[[], float] = time.time
     database_url: str = ""
     """The store's database, for jobs that open it themselves."""
+    base_model: Path | None = field(default_factory=base_folder)
+    """Folder of the cost model to begin with, if any."""
 
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
@@ -137,7 +142,14 @@ async def serve(
         stack.callback(store.close)
         blobs = BlobStore(home.blobs_dir)
         blobs.remove_leftovers()
-        core = Core(home, store, blobs, Bus(), database_url=database_url)
+        core = Core(
+            home,
+            store,
+            blobs,
+            Bus(),
+            database_url=database_url,
+            base_model=config.base_model,
+        )
         wiring = wire(core)
         health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]
         server = _make_server(core, wiring.planner, health_service)

@@ -10,7 +10,7 @@ import time
 
 from scripts.benches.harness import machine
 
-NAMES = ("costmodel", "footprint", "measure")
+NAMES = ("costmodel", "footprint", "measure", "time-to-quality")
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("bench", choices=NAMES)
     parser.add_argument("--quick", action="store_true", help="a smaller run for a first look")
     options, rest = parser.parse_known_args()
-    bench = importlib.import_module(f"scripts.benches.{options.bench}")
+    bench = importlib.import_module(f"scripts.benches.{options.bench.replace('-', '_')}")
     began = time.monotonic()
     figures = bench.run(quick=options.quick, arguments=rest)
     print(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.costmodel import check_job
 from coordinator.costmodel.base_model import base_checkpoint, base_folder
+from coordinator.main import main
 from coordinator.server.app import Core
 from coordinator.server.bus import Bus
 from coordinator.state.blobs import BlobStore
@@ -42,15 +46,44 @@ def test_it_passes_what_others_models_must(tmp_path: Path, monkeypatch: pytest.M
     assert base_checkpoint().version == "base"
 
 
-def test_a_new_coordinator_ranks_with_it(tmp_path: Path) -> None:
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[Core]:
     home = Home(tmp_path / "home")
     home.create()
     store = open_store(home.database_url)
-    try:
-        wire(Core(home, store, BlobStore(home.blobs_dir), Bus()))
-        current = store.current_model()
-        assert current is not None
-        assert (current.version, current.trials) == ("base", 0)
-        assert current.metrics["pca_heldout"] > 0.5
-    finally:
-        store.close()
+    yield Core(home, store, BlobStore(home.blobs_dir), Bus())
+    store.close()
+
+
+def test_a_new_coordinator_ranks_with_it(core: Core) -> None:
+    wire(core)
+    current = core.store.current_model()
+    assert current is not None
+    assert (current.version, current.trials) == ("base", 0)
+    assert current.why.startswith("shipped with TuneFleet")
+    assert current.metrics["pca_heldout"] > 0.5
+
+
+def test_another_can_be_given_in_its_place(core: Core, tmp_path: Path) -> None:
+    other = shutil.copytree(base_folder(), tmp_path / "other")
+    wire(replace(core, base_model=other))
+    current = core.store.current_model()
+    assert current is not None
+    assert (current.version, current.why) == (
+        "base",
+        f"given when the coordinator was started: {other}",
+    )
+
+
+def test_a_coordinator_can_begin_without(core: Core) -> None:
+    wire(replace(core, base_model=None))
+    assert core.store.list_model_versions() == []
+
+
+def test_a_folder_that_holds_no_model_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--home", str(tmp_path / "home"), "--base-model", str(tmp_path)])
+    assert f"{tmp_path} is no model's folder" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

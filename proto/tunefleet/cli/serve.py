@@ -34,6 +34,15 @@ def serve(
         ),
     ] = None,
     listen: ListenOption = DEFAULT_LISTEN,
+    base_model: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="Cost model that a new folder begins with, as `tunefleet model train` writes it, "
+            "or `none` to learn from nothing; the one shipped if left out.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Run a coordinator in the foreground, with its log on stderr.
 
@@ -49,6 +58,8 @@ def serve(
     require_coordinator()
     folder = home or default_home() / "coordinator"
     command = [sys.executable, "-m", "coordinator", "--home", str(folder), "--listen", listen]
+    if base_model:
+        command += ["--base-model", base_model]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 
