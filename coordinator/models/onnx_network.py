@@ -114,8 +114,11 @@ def to_relax(model: onnx.ModelProto) -> Any:
     import tvm  # noqa: PLC0415 (a broken file is refused without paying for it)
     from tvm.relax.frontend.onnx import from_onnx  # noqa: PLC0415
 
+    from coordinator.models.onnx_clip import clip_as_operators  # noqa: PLC0415
+
     try:
-        return from_onnx(model, keep_params_in_input=False)
+        with clip_as_operators():
+            return from_onnx(model, keep_params_in_input=False)
     except tvm.error.OpNotImplemented as e:
         raise _unsupported(model, str(e)) from e
     except Exception as e:  # the importer raises whatever its converters trip over
