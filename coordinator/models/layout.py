@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import structlog
-import tvm
 from tvm import relax
 from tvm.ir import IRModule
-from tvm.relax.dpl import is_const, is_op, rewrite_call
+
+from coordinator.models.constant_views import fold_constant_views
 
 _log = structlog.get_logger()
 
@@ -33,22 +30,4 @@ def channels_last(module: IRModule) -> IRModule:
     except Exception as e:  # a pass raises what it likes on graphs it was not made for
         _log.warning("layout_kept", error=str(e).splitlines()[-1] if str(e) else repr(e))
         return module
-    converted = relax.transform.CanonicalizeBindings()(converted)
-    converted["main"] = _transpose_constants(converted["main"])
-    return converted
-
-
-def _transpose_constants(function: Any) -> Any:
-    """Transpose weights now; FoldConstant would compile a kernel for each."""
-    weight = is_const()
-    transposed = is_op("relax.permute_dims")(weight)
-
-    def rewrite(_: Any, matched: Any) -> Any:
-        axes = matched[transposed].attrs.axes
-        value = matched[weight].value.numpy()
-        order = None if axes is None else [int(axis) for axis in axes]
-        return relax.const(
-            tvm.runtime.tensor(np.ascontiguousarray(np.transpose(value, order))), value.dtype.name
-        )
-
-    return rewrite_call(transposed, rewrite, function)
+    return fold_constant_views(relax.transform.CanonicalizeBindings()(converted))

@@ -12,6 +12,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from coordinator.models.constant_views import fold_constant_views
 from coordinator.models.fold import fold_batch_norm
 from coordinator.models.layout import channels_last
 
@@ -43,5 +44,5 @@ def prepare(module: Any, target: str, *, convert_layout: bool = True) -> Any:
         relax.transform.DeadCodeElimination(),
     ]
     with built_for, tvm.transform.PassContext(opt_level=3):
-        folded = fold_batch_norm(module.clone())
+        folded = fold_constant_views(fold_batch_norm(module.clone()))
         return tvm.transform.Sequential(passes)(channels_last(folded) if convert_layout else folded)
