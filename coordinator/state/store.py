@@ -240,6 +240,18 @@ class Store(ABC):
         """Return a campaign's trials in the order they arrived."""
 
     @abstractmethod
+    def last_predictions(
+        self, key: TaskKey, versions: Collection[str], limit: int
+    ) -> list[LatencyPoint]:
+        """Return a record set's last trials with both a score and a latency, the newest first.
+
+        Args:
+            key: the record set.
+            versions: only scores that one of these model versions gave.
+            limit: trials at the most.
+        """
+
+    @abstractmethod
     def count_trials(self, campaign_id: str = "") -> int:
         """Return how many trials are stored, of one campaign or in all."""
 
