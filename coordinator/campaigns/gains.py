@@ -25,8 +25,9 @@ fewer there were before, whatever the sizes of the rounds."""
 _GROUP_ROUNDS = 3
 """Rounds that must agree before a group's own experience outweighs that expectation."""
 
-_TASK_ROUNDS = 1
-"""The same for a task's own experience against its group's: its own speaks soon."""
+_TASK_ROUNDS = 2
+"""The same for a task's own experience against its group's: its own speaks sooner, but one round
+without luck must not end it."""
 
 _SAME_STAGE = 2.0
 """Rounds tell of each other where neither began with more than this many times the other's
@@ -85,7 +86,7 @@ class Outlook:
     m))``, in logarithms of latency: a search finds most at its beginning. Everything that the
     campaign itself has seen goes into the factor ``f``. It is the ratio of what rounds of a similar
     stage brought to what they had promised, over the whole group together with three imaginary
-    rounds that kept their promise, and then over the task's own rounds together with one that did
+    rounds that kept their promise, and then over the task's own rounds together with two that did
     as the group does. (A mean shrunken towards a prior, twice: James and Stein.) So a first
     estimate needs no data, a campaign whose rounds disappoint expects less of every task, and a
     task that still improves is believed more than one that stalls. No task is expected to exceed

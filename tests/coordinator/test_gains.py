@@ -32,9 +32,9 @@ def test_rounds_are_expected_to_bring_ever_less() -> None:
 
 
 def test_the_sizes_of_rounds_do_not_change_what_trials_promise() -> None:
-    long, short = progress("a", 1.0, 0.5), progress("a", 1.0, 0.7, 0.6, 0.5, round_trials=8)
+    long, short = progress("a", 1.0, 0.5), progress("a", 1.1, 1.0, 0.7, 0.5, round_trials=8)
     assert long.trials == short.trials
-    assert gain(progress("a", 1.0, round_trials=16)) == gain(progress("a", 1, 1, round_trials=8))
+    assert gain(long) == pytest.approx(gain(short))
 
 
 def test_fewer_trials_promise_less() -> None:
@@ -72,12 +72,12 @@ def test_the_gain_is_the_networks() -> None:
 
 
 def test_nothing_is_expected_to_exceed_the_machines_peak() -> None:
-    far, near = progress("far", 0.02, 0.02), progress("near", 0.0101, 0.0101)
+    far, near = progress("far", 0.04, 0.02), progress("near", 0.02, 0.0101)
     outlook = Outlook([far, near], reachable=1e11)
     unbounded = Outlook([far, near])
     assert outlook.gain_s(far) == unbounded.gain_s(far)
     assert outlook.gain_s(near) == pytest.approx(0.0001, rel=0.02)
-    assert unbounded.gain_s(near) > 0.0003
+    assert unbounded.gain_s(near) > 0.001
 
 
 def test_a_peak_that_was_exceeded_was_measured_too_low() -> None:
