@@ -26,7 +26,7 @@ FAR = 100_000
 
 @dataclass
 class Task:
-    """A task whose best latency after ``n`` trials is about ``floor_s * (1 + above / n**slope)``."""
+    """A task whose best latency after ``n`` trials is some ``floor_s * (1 + above / n**slope)``."""
 
     name: str
     floor_s: float
