@@ -21,6 +21,7 @@ from coordinator.campaigns.collecting import (
     choose_collecting_round,
 )
 from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
+from coordinator.campaigns.lookups import outlook_of, predictions_of
 from coordinator.campaigns.relatives import nearest_relatives
 from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
 from coordinator.campaigns.scheduler import Choice, choose_round
@@ -38,6 +39,7 @@ from coordinator.state.records import (
     LeaseKind,
     LeaseRecord,
     LeaseState,
+    ModelVersionRecord,
     TaskKey,
     TaskProgress,
     TaskTotals,
@@ -208,11 +210,18 @@ class LeasePlanner:
             ((group, tasks_of(progress, group)) for group in groups),
             key=lambda pair: sum(t.trials for t in pair[1]),
         )
+        model = self._store.current_model()
+        predictions = None if model is None else predictions_of(self._store, model)
         for group, tasks in by_group:
-            left = campaign.trials_wanted - sum(t.trials for t in tasks)
-            choice = choose_round(tasks, left, busy)
+            choice = choose_round(
+                outlook_of(self._store, group, tasks),
+                campaign.trials_wanted - sum(t.trials for t in tasks),
+                busy,
+                min_gain=campaign.spec.min_gain,
+                predictions=predictions,
+            )
             if choice is not None:
-                return self._tuning_round(campaign, device, group, choice)
+                return self._tuning_round(campaign, device, group, choice, model)
         return None
 
     def _featurizing(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
@@ -227,10 +236,14 @@ class LeasePlanner:
         return self._grant(campaign, device, group, work)
 
     def _tuning_round(
-        self, campaign: CampaignRecord, device: DeviceRecord, group: GroupRecord, choice: Choice
+        self,
+        campaign: CampaignRecord,
+        device: DeviceRecord,
+        group: GroupRecord,
+        choice: Choice,
+        model: ModelVersionRecord | None,
     ) -> Lease | None:
         task = choice.progress.task
-        model = self._store.current_model()
         spec = RoundSpec(
             workload=task.key.workload,
             workload_digest=task.workload_digest,

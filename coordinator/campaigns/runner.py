@@ -12,8 +12,15 @@ import structlog
 
 from coordinator.campaigns.benching import Bencher
 from coordinator.campaigns.collecting import collected
+from coordinator.campaigns.ending import (
+    ALL_MEASURED,
+    time_limit_reached,
+    together,
+    why_group_rests,
+)
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
+from coordinator.campaigns.lookups import outlook_of
 from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.replaying import Replayer, replayed
 from coordinator.dataset.importing import DatasetImporter
@@ -147,7 +154,7 @@ class CampaignRunner:
                 await asyncio.gather(running, return_exceptions=True)
 
     async def _tune(self, campaign: CampaignRecord) -> None:
-        """Count the tuning time and watch for the end of the budget."""
+        """Count the tuning time and watch for its end."""
         campaign_id = campaign.campaign_id
         spent, since, saved = campaign.tuning_s, self._clock(), self._clock()
         collects = campaign.spec.purpose is CampaignPurpose.COLLECT
@@ -157,9 +164,10 @@ class CampaignRunner:
                 spent_now = spent + self._clock() - since
                 limit = campaign.spec.time_limit_s
                 if limit is not None and spent_now >= limit:
-                    log.info("time limit reached", campaign=campaign_id)
+                    why = time_limit_reached(limit)
                     break
-                if await asyncio.to_thread(self._budget_used, campaign):
+                why = await asyncio.to_thread(self._why_at_rest, campaign)
+                if why:
                     break
                 if self._clock() - saved >= _SAVE_TUNING_TIME_S:
                     saved = self._clock()
@@ -168,12 +176,13 @@ class CampaignRunner:
         finally:
             spent += self._clock() - since
             await self._save_tuning_time(campaign_id, spent, None)
+        log.info("tuning ended", campaign=campaign_id, why=why)
         with suppress(TuneFleetError):  # it was paused or cancelled meanwhile
-            await asyncio.to_thread(self._end_tuning, campaign)
+            await asyncio.to_thread(self._end_tuning, campaign, why)
             for lease in await asyncio.to_thread(self._store.cancel_leases, campaign_id):
                 self._bus.notify_leases(lease.device_id)
 
-    def _end_tuning(self, campaign: CampaignRecord) -> None:
+    def _end_tuning(self, campaign: CampaignRecord, why: str) -> None:
         changes: dict[str, Any] = {
             "state": CampaignState.FINISHING,
             "activity": "waiting for the last rounds",
@@ -185,7 +194,9 @@ class CampaignRunner:
                 "ended_at_unix_s": self._clock(),
                 "activity": "",
             }
-        self._store.update_campaign(campaign.campaign_id, [CampaignState.TUNING], **changes)
+        self._store.update_campaign(
+            campaign.campaign_id, [CampaignState.TUNING], tuning_ended=why, **changes
+        )
 
     async def _save_tuning_time(self, campaign_id: str, spent: float, since: float | None) -> None:
         await asyncio.to_thread(
@@ -196,23 +207,28 @@ class CampaignRunner:
             tuning_since_unix_s=since,
         )
 
-    def _budget_used(self, campaign: CampaignRecord) -> bool:
-        """Whether every group has made its trials, or has nothing more to try, and is at rest."""
+    def _why_at_rest(self, campaign: CampaignRecord) -> str:
+        """Say why no device has, or will get, anything to do; empty while one has."""
         if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
-            return False
+            return ""
         if campaign.spec.purpose is CampaignPurpose.IMPORT:
-            return self._store.count_unfeatured(campaign.campaign_id) == 0
+            left = self._store.count_unfeatured(campaign.campaign_id)
+            return "" if left else "no features are missing"
         if campaign.spec.purpose is CampaignPurpose.REPLAY:
-            return replayed(self._store, campaign)
+            return ALL_MEASURED if replayed(self._store, campaign) else ""
         progress = self._store.task_progress(campaign.campaign_id)
         if campaign.spec.purpose is CampaignPurpose.COLLECT:
-            return all(collected(t, campaign.spec.trials_per_task) for t in progress)
-        for group in campaign.groups:
-            tasks = tasks_of(progress, group)
-            made = sum(t.trials for t in tasks)
-            if made < campaign.trials_wanted and not all(t.task.exhausted for t in tasks):
-                return False
-        return True
+            wanted = campaign.spec.trials_per_task
+            return ALL_MEASURED if all(collected(t, wanted) for t in progress) else ""
+        reasons = [
+            why_group_rests(
+                outlook_of(self._store, group, tasks_of(progress, group)),
+                campaign.trials_wanted,
+                campaign.spec.min_gain,
+            )
+            for group in campaign.groups
+        ]
+        return together(reasons) if all(reasons) else ""
 
     async def _fail(self, campaign_id: str, error: TuneFleetError) -> None:
         log.warning("campaign failed", campaign=campaign_id, reason=error.reason.name)

@@ -1,35 +1,30 @@
 """Where the next round pays most: gradient scheduling over the tasks of one group.
 
-The objective is the network's latency, the sum over tasks of weight times best latency. A task's
-expected gain blends what its last rounds brought with what it may still hold, after the task
-scheduler of Ansor (Zheng et al., OSDI 2020, section 6).
+As in the task scheduler of Ansor (Zheng et al., OSDI 2020, section 6), the next round goes to the
+task with the largest expected gain for the network; what is expected is :mod:`.gains`' affair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from coordinator.campaigns.gains import Outlook
+from coordinator.campaigns.round_size import (
+    ROUND_TRIALS,
+    SMALL_ROUND_TRIALS,
+    SMALL_SHARE,
+    first_round_trials,
+    later_round_trials,
+)
 from coordinator.state.records import TaskKey, TaskProgress
-
-ROUND_TRIALS = 16
-"""Trials of a round: enough to keep a search's cost small beside that of measuring, few enough
-that a new model reaches the device soon."""
-
-SMALL_ROUND_TRIALS = 4
-"""Trials of a first round of a task that hardly counts in the whole."""
+from coordinator.state.trial_records import LatencyPoint
 
 TRIALS_PER_TASK = 48
 """Default budget for each task that counts."""
 
-_SMALL_SHARE = 0.005
-"""A task below this share of the network's operations gets a small first round."""
-
-_RECENT_WEIGHT = 0.5
-"""Share of the expected gain that comes from what recent rounds brought."""
-
-_REACHABLE_SHARE = 0.7
-"""A task is believed to reach at most this share of the best rate any task of its group reached."""
+Predictions = Callable[[TaskKey], Sequence[LatencyPoint]]
+"""Gives the last trials of a task that the cost model scored."""
 
 
 @dataclass(frozen=True)
@@ -41,67 +36,49 @@ class Choice:
 
 
 def choose_round(
-    tasks: Sequence[TaskProgress], trials_left: int, busy: Collection[TaskKey]
+    outlook: Outlook,
+    trials_left: int,
+    busy: Collection[TaskKey],
+    *,
+    min_gain: float = 0.0,
+    predictions: Predictions | None = None,
 ) -> Choice | None:
-    """Choose the task whose next round promises most for the network.
+    """Choose the task whose next round promises most for the network, for the time it takes.
 
     Args:
-        tasks: all tasks of one group.
+        outlook: all tasks of one group.
         trials_left: trials that the group may still make.
         busy: tasks that another device is at work on; two rounds of one task at a time could
             measure the same candidate twice.
+        min_gain: share of the network's latency that a round must be expected to gain.
+        predictions: of the cost model; ``None`` where there is none.
 
     Returns:
         The task and the size of its round, or ``None`` where there is nothing to do now.
     """
+    tasks = outlook.tasks
     open_tasks = [t for t in tasks if not t.task.exhausted and t.task.key not in busy]
     if trials_left <= 0 or not open_tasks:
         return None
     fresh = [t for t in open_tasks if t.rounds == 0]
     if fresh:
         chosen = max(fresh, key=lambda t: t.task.flops * t.task.weight)
+        size = first_round_trials(_share(chosen, tasks), model_known=predictions is not None)
         # A small budget is shared out, so that no task is left without a single trial.
-        size = min(first_round_trials(chosen, tasks), max(1, trials_left // len(fresh)))
-    else:
-        best_rate = max((_rate(t) for t in tasks), default=0.0)
-        chosen = max(open_tasks, key=lambda t: expected_gain_s(t, best_rate))
-        size = ROUND_TRIALS
+        return Choice(chosen, min(size, max(1, trials_left // len(fresh))))
+    worthy = [t for t in open_tasks if outlook.is_worth_a_round(t, min_gain)]
+    if not worthy:
+        return None
+    chosen = max(worthy, key=outlook.gain_per_cost)
+    size = ROUND_TRIALS if predictions is None else later_round_trials(predictions(chosen.task.key))
     return Choice(chosen, min(size, trials_left))
-
-
-def first_round_trials(progress: TaskProgress, tasks: Sequence[TaskProgress]) -> int:
-    """Size a task's first round by its share of the network's operations."""
-    return SMALL_ROUND_TRIALS if _is_small(progress, tasks) else ROUND_TRIALS
 
 
 def default_trials(tasks: Sequence[TaskProgress]) -> int:
     """Return a group's budget where the user names none."""
-    return sum(SMALL_ROUND_TRIALS if _is_small(t, tasks) else TRIALS_PER_TASK for t in tasks)
-
-
-def expected_gain_s(progress: TaskProgress, best_rate: float) -> float:
-    """Estimate by how much one more round of a task lowers the network's latency.
-
-    Args:
-        progress: the task.
-        best_rate: operations per second of the fastest task of the group; 0 if unknown.
-
-    Returns:
-        Seconds per run of the network; infinite where the task has no latency yet.
-    """
-    best = progress.best_s
-    if best is None:
-        # Only failures so far: try again, but ever less eagerly than a fresh task.
-        return float("inf") if progress.rounds < _HOPELESS_ROUNDS else 0.0
-    history = progress.best_by_round_s
-    recent = (history[-2] - history[-1]) if len(history) > 1 else best
-    floor = progress.task.flops / (best_rate * _REACHABLE_SHARE) if best_rate > 0 else 0.0
-    reachable = min(best / max(progress.rounds, 1), max(best - floor, 0.05 * best))
-    return progress.task.weight * (_RECENT_WEIGHT * recent + (1 - _RECENT_WEIGHT) * reachable)
-
-
-_HOPELESS_ROUNDS = 3
-"""Rounds without a single latency after which a task is left alone."""
+    return sum(
+        SMALL_ROUND_TRIALS if _share(t, tasks) < SMALL_SHARE else TRIALS_PER_TASK for t in tasks
+    )
 
 
 def estimated_latency_s(tasks: Sequence[TaskProgress]) -> float | None:
@@ -123,10 +100,7 @@ def _weighted_sum(terms: Sequence[tuple[int, float | None]]) -> float | None:
     return total if terms else None
 
 
-def _rate(progress: TaskProgress) -> float:
-    return progress.task.flops / progress.best_s if progress.best_s else 0.0
-
-
-def _is_small(progress: TaskProgress, tasks: Sequence[TaskProgress]) -> bool:
+def _share(progress: TaskProgress, tasks: Sequence[TaskProgress]) -> float:
+    """Return a task's share of the network's operations; all of them where there are none."""
     total = sum(t.task.flops * t.task.weight for t in tasks)
-    return progress.task.flops * progress.task.weight < _SMALL_SHARE * total
+    return progress.task.flops * progress.task.weight / total if total > 0 else 1.0

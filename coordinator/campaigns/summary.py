@@ -33,6 +33,8 @@ def campaign_summary(store: Store, campaign_id: str) -> dict[str, Any]:
         "model": campaign.spec.model_filename,
         "created_at_unix_s": campaign.created_at_unix_s,
         "tuning_s": campaign.tuning_s,
+        "min_gain": campaign.spec.min_gain,
+        "tuning_ended": campaign.tuning_ended,
         "trials": len(points),
         "rounds": sum(1 for lease in leases if lease.state is LeaseState.DONE),
         "verdicts": dict(Counter(p.verdict for p in points)),

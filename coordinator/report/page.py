@@ -53,6 +53,8 @@ def render_page(
             f"TuneFleet {_text(summary['tunefleet_version'])}</p>"
         ),
     ]
+    if summary["tuning_ended"]:
+        parts.append(f"<p>Tuning ended: {_text(summary['tuning_ended'])}.</p>")
     for group in summary["groups"]:
         parts.append(_group(group, plots.get(group_key(group), {})))
     parts.append(_cost_model(summary["cost_model"], online))

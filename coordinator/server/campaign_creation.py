@@ -27,6 +27,7 @@ from coordinator.state.records import (
     DeviceRecord,
 )
 from coordinator.state.store import Store
+from tunefleet.budgets import DEFAULT_MIN_GAIN
 from tunefleet.conversions import seconds
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.families import FAMILIES
@@ -86,6 +87,11 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
     time_limit_s = seconds(message.time_limit) if message.HasField("time_limit") else None
     if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
         raise _invalid(f"the time limit must be positive, not {time_limit_s} s")
+    min_gain = message.min_gain if message.HasField("min_gain") else DEFAULT_MIN_GAIN
+    if not 0 <= min_gain < 1:
+        raise _invalid(
+            f"the least gain must be a share of the latency from 0 to below 1, not {min_gain}"
+        )
     return CampaignSpec(
         name=name,
         model_digest=message.model_digest,
@@ -95,6 +101,7 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
         targets=tuple(dict.fromkeys(_read_target(t) for t in message.targets if t)),
         trials=message.trials,
         time_limit_s=time_limit_s,
+        min_gain=min_gain,
         seed=message.seed,
         **_read_collection(message),
     )

@@ -138,6 +138,7 @@ def campaign_message(view: CampaignView, *, with_tasks: bool = True) -> campaign
         eta=None if eta_s is None else duration(eta_s),
         activity=campaign.activity or _waiting_for(view),
         artifact_dir=campaign.artifact_dir,
+        tuning_ended=campaign.tuning_ended,
     )
     if campaign.ended_at_unix_s is not None:
         message.ended_at.CopyFrom(timestamp(campaign.ended_at_unix_s))
@@ -173,6 +174,7 @@ def spec_message(spec: CampaignSpec) -> campaign_pb2.CampaignSpec:
         targets=spec.targets,
         trials=spec.trials,
         time_limit=None if spec.time_limit_s is None else duration(spec.time_limit_s),
+        min_gain=spec.min_gain,
         seed=spec.seed,
         purpose=campaign_pb2.CampaignPurpose.Value(f"CAMPAIGN_PURPOSE_{spec.purpose.name}"),
         families=spec.families,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tunefleet.budgets import DEFAULT_MIN_GAIN
 from tunefleet.devices import DeviceProfile
 from tunefleet.leases import OpTime
 
@@ -148,6 +149,9 @@ class CampaignSpec:
     trials: int = 0
     """Trials over all tasks of each group; 0 for a default from the number of tasks."""
     time_limit_s: float | None = None
+    min_gain: float = DEFAULT_MIN_GAIN
+    """Tuning ends where no next round is expected to lower the network's latency by this share of
+    it; 0 uses the whole budget."""
     seed: int = 0
     purpose: CampaignPurpose = CampaignPurpose.TUNE
     families: tuple[str, ...] = ()
@@ -219,6 +223,8 @@ class CampaignRecord:
     outputs_digest: str = ""
     artifacts: tuple[ArtifactRecord, ...] = ()
     artifact_dir: str = ""
+    tuning_ended: str = ""
+    """Why it measures no more, for people; empty until then."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +276,11 @@ class TaskProgress:
     best_by_round_s: tuple[float, ...] = ()
     """Best latency known after each of this campaign's rounds, oldest first; rounds that ended
     before any latency was known are left out."""
+    trials_by_round: tuple[int, ...] = ()
+    """Trials that this campaign had made of the task after each of the same rounds."""
+    trial_s: float | None = None
+    """Seconds that a trial takes on the device, search included, in the round that was the least
+    disturbed; ``None`` where no round tells."""
 
 
 @dataclass(frozen=True)

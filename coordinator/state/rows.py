@@ -117,7 +117,7 @@ def campaign_record(row: RowMapping) -> CampaignRecord:
 
 
 def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
-    # Releases before 0.2 knew one target and one purpose.
+    # Releases before 0.2 knew one target and one purpose, and used up every budget.
     target = stored.pop("target", "")
     return CampaignSpec(
         **stored
@@ -125,6 +125,7 @@ def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
             "shapes": {name: tuple(dims) for name, dims in stored["shapes"].items()},
             "targets": tuple(stored.get("targets") or ([target] if target else [])),
             "families": tuple(stored.get("families", ())),
+            "min_gain": stored.get("min_gain", 0.0),
             "purpose": CampaignPurpose(stored.get("purpose", CampaignPurpose.TUNE)),
             "dataset": _dataset_source(stored.get("dataset")),
             "replay": ReplaySource(**stored["replay"]) if stored.get("replay") else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
@@ -24,6 +25,9 @@ from coordinator.state.rows import campaign_record, campaign_values
 from coordinator.state.store import Store
 from coordinator.state.tables import campaigns, leases, record_sets, tasks, trials
 from tunefleet.errors import Reason, TuneFleetError
+
+ROUND_PHASES = ("fetch", "search", "measure")
+"""Phases of a round that follow one another; what else is reported is a part of one of them."""
 
 
 class SqlCampaigns(Store):
@@ -215,9 +219,37 @@ def _count_trials(connection: Connection, record_set: int) -> tuple[int, int]:
     return int(stored), int(measured)
 
 
-def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, list[float | None]]:
+@dataclass
+class _Rounds:
+    """What a task's ended rounds left, one after the other."""
+
+    ended: int = 0
+    trials: int = 0
+    best_s: list[float] = field(default_factory=list)
+    trials_then: list[int] = field(default_factory=list)
+    trial_s: list[float] = field(default_factory=list)
+
+    def add(self, best_s: float | None, trials: int, phase_seconds: Mapping[str, float]) -> None:
+        self.ended += 1
+        self.trials += trials
+        if best_s is not None:
+            self.best_s.append(best_s)
+            self.trials_then.append(self.trials)
+        seconds = sum(phase_seconds.get(phase, 0.0) for phase in ROUND_PHASES)
+        if trials and seconds > 0:
+            self.trial_s.append(seconds / trials)
+
+
+def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Rounds]:
     rows = connection.execute(
-        select(leases.c.workload, leases.c.target, leases.c.fingerprint, leases.c.best_s)
+        select(
+            leases.c.workload,
+            leases.c.target,
+            leases.c.fingerprint,
+            leases.c.best_s,
+            leases.c.trials,
+            leases.c.phase_seconds,
+        )
         .where(
             leases.c.campaign_id == campaign_id,
             leases.c.kind == LeaseKind.ROUND,
@@ -225,16 +257,16 @@ def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, lis
         )
         .order_by(leases.c.fencing_token)
     )
-    rounds: dict[TaskKey, list[float | None]] = {}
+    rounds: dict[TaskKey, _Rounds] = {}
     for row in rows:
         key = TaskKey(row.workload, row.target, row.fingerprint)
-        rounds.setdefault(key, []).append(row.best_s)
+        rounds.setdefault(key, _Rounds()).add(row.best_s, row.trials, row.phase_seconds)
     return rounds
 
 
-def _task_progress(row: RowMapping, rounds: dict[TaskKey, list[float | None]]) -> TaskProgress:
+def _task_progress(row: RowMapping, rounds: Mapping[TaskKey, _Rounds]) -> TaskProgress:
     key = TaskKey(row["workload"], row["target"], row["fingerprint"])
-    best_by_round = rounds.get(key, [])
+    made = rounds.get(key, _Rounds())
     return TaskProgress(
         task=TaskRecord(
             key=key,
@@ -250,6 +282,8 @@ def _task_progress(row: RowMapping, rounds: dict[TaskKey, list[float | None]]) -
         baseline_s=row["baseline_s"],
         best_s=row["best_s"],
         best_candidate=row["best_candidate"],
-        rounds=len(best_by_round),
-        best_by_round_s=tuple(best for best in best_by_round if best is not None),
+        rounds=made.ended,
+        best_by_round_s=tuple(made.best_s),
+        trials_by_round=tuple(made.trials_then),
+        trial_s=min(made.trial_s, default=None),
     )

@@ -114,6 +114,11 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
         .values(trials=tasks.c.trials + len(batch), measured=tasks.c.measured + measured)
     )
     connection.execute(
+        update(leases)
+        .where(leases.c.lease_id == lease["lease_id"])
+        .values(trials=leases.c.trials + len(batch))
+    )
+    connection.execute(
         update(devices)
         .where(devices.c.device_id == lease["device_id"])
         .values(trials=devices.c.trials + len(batch))

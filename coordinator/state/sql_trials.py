@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -51,35 +51,25 @@ class SqlTrials(Store):
         ]
 
     def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
-        query = (
-            select(
-                trials.c.received_at,
-                trials.c.candidate,
-                trials.c.latency_s,
-                trials.c.verdict,
-                trials.c.predicted,
-                trials.c.model_version,
-                record_sets.c.workload,
-                record_sets.c.target,
-                record_sets.c.fingerprint,
-            )
-            .join_from(trials, record_sets)
-            .where(trials.c.campaign_id == campaign_id)
-            .order_by(trials.c.seq)
-        )
+        query = _POINTS.where(trials.c.campaign_id == campaign_id).order_by(trials.c.seq)
         with self._db.read() as connection:
-            return [
-                LatencyPoint(
-                    key=TaskKey(row.workload, row.target, row.fingerprint),
-                    received_at_unix_s=row.received_at,
-                    candidate=row.candidate,
-                    latency_s=row.latency_s,
-                    verdict=row.verdict,
-                    predicted=row.predicted,
-                    model_version=row.model_version,
+            return [_latency_point(row) for row in connection.execute(query)]
+
+    def last_predictions(
+        self, key: TaskKey, versions: Collection[str], limit: int
+    ) -> list[LatencyPoint]:
+        with self._db.read() as connection:
+            query = (
+                _POINTS.where(
+                    trials.c.record_set_id == find_record_set(connection, key),
+                    trials.c.model_version.in_(versions),
+                    trials.c.predicted.is_not(None),
+                    trials.c.latency_s.is_not(None),
                 )
-                for row in connection.execute(query)
-            ]
+                .order_by(trials.c.seq.desc())
+                .limit(limit)
+            )
+            return [_latency_point(row) for row in connection.execute(query)]
 
     def count_trials(self, campaign_id: str = "") -> int:
         query = select(func.count()).select_from(trials)
@@ -100,6 +90,31 @@ class SqlTrials(Store):
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1].seq
+
+
+_POINTS: Select[Any] = select(
+    trials.c.received_at,
+    trials.c.candidate,
+    trials.c.latency_s,
+    trials.c.verdict,
+    trials.c.predicted,
+    trials.c.model_version,
+    record_sets.c.workload,
+    record_sets.c.target,
+    record_sets.c.fingerprint,
+).join_from(trials, record_sets)
+
+
+def _latency_point(row: Row[Any]) -> LatencyPoint:
+    return LatencyPoint(
+        key=TaskKey(row.workload, row.target, row.fingerprint),
+        received_at_unix_s=row.received_at,
+        candidate=row.candidate,
+        latency_s=row.latency_s,
+        verdict=row.verdict,
+        predicted=row.predicted,
+        model_version=row.model_version,
+    )
 
 
 def _training_page() -> Select[Any]:

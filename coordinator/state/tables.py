@@ -133,6 +133,7 @@ campaigns = Table(
     Column("outputs_digest", String, nullable=False),
     Column("artifacts", JsonText, nullable=False),
     Column("artifact_dir", Text, nullable=False),
+    Column("tuning_ended", Text, nullable=False, server_default=""),
 )
 
 # One row for each TaskKey, with a summary that ingest keeps up to date.
@@ -185,6 +186,8 @@ leases = Table(
     Column("best_s", Double),
     Column("error", Text, nullable=False),
     Column("phase_seconds", JsonText, nullable=False),
+    # Stored under it so far; counted for what an agent of this coordinator measures.
+    Column("trials", BigInteger, nullable=False, server_default="0"),
     # Last, so that reading the others does not read through it.
     Column("message", LargeBinary, nullable=False),
     Index("ix_leases_state_device", "state", "device_id"),

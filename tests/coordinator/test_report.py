@@ -30,7 +30,8 @@ GROUP = GroupRecord(
 def store(tmp_path: Path) -> Iterator[Store]:
     made = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     made.put_device(device("pi4"))
-    made.create_campaign(campaign(groups=(GROUP,), trials_wanted=8, tuning_s=60.0), "")
+    ended = {"tuning_s": 60.0, "tuning_ended": "all trials were made"}
+    made.create_campaign(campaign(groups=(GROUP,), trials_wanted=8, **ended), "")
     made.add_tasks("c-1", [task(name="conv<2d>")])
     made.grant_lease(lease())
     baseline = trial(9, trace="[[],[]]", candidate=KEY.workload, predicted=None)
@@ -48,6 +49,7 @@ def test_the_summary_follows_the_campaign(store: Store) -> None:
     [group] = summary["groups"]
     [only] = group["tasks"]
     assert summary["trials"] == 6
+    assert (summary["tuning_ended"], summary["min_gain"]) == ("all trials were made", 0.001)
     assert summary["phase_seconds"] == {"search": 1.5, "measure": 2.5}
     assert group["devices"] == ["pi4"]
     assert group["latency_ms"] == {"untuned": 300.0, "tuned": 110.0, "onnxruntime": 100.0}
@@ -66,6 +68,7 @@ def test_the_report_is_one_page_with_its_plots(store: Store, tmp_path: Path) -> 
     assert page.count("data:image/png;base64,") == 3
     assert "conv&lt;2d&gt;" in page, "names must be escaped"
     assert "110 ms" in page
+    assert "Tuning ended: all trials were made." in page
     report = json.loads((folder / "report.json").read_text())
     assert report["cost_model"]["pca_online"] == 1.0
     assert sorted(p.name for p in (folder / "plots").iterdir()) == [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -53,14 +54,20 @@ class TestCreation:
             targets=["llvm -mcpu=znver4 -num-cores=2"],
             trials=64,
             time_limit=duration(90.0),
+            min_gain=0.0,
             seed=7,
         )
         assert re.fullmatch(r"c-\d{8}-[0-9a-f]{6}", made.campaign_id)
         assert made.state == campaign_pb2.CAMPAIGN_STATE_IMPORTING
         stored = fleet.core.store.get_campaign(made.campaign_id).spec
         assert (stored.name, stored.targets, stored.trials) == ("squeezenet", (KEY.target,), 64)
-        assert (stored.time_limit_s, stored.seed) == (90.0, 7)
+        assert (stored.time_limit_s, stored.min_gain, stored.seed) == (90.0, 0.0, 7)
         assert stored.shapes == {"data": (1, 3, 224, 224)}
+
+    async def test_a_client_that_names_no_least_gain_gets_the_default(self, fleet: Server) -> None:
+        made = await create(fleet)
+        stored = fleet.core.store.get_campaign(made.campaign_id).spec
+        assert made.spec.min_gain == stored.min_gain == 0.001
 
     async def test_the_same_key_makes_one_campaign(self, fleet: Server) -> None:
         first, again, other = [await create(fleet, key) for key in ("k", "k", "")]
@@ -86,6 +93,9 @@ class TestCreation:
             {"trials": -1},
             {"trials": 10**12},
             {"time_limit": duration(0.0)},
+            {"min_gain": 1.0},
+            {"min_gain": -0.1},
+            {"min_gain": math.nan},
             {"shapes": {"data": campaign_pb2.Shape(dims=[1, -1])}},
             {"targets": ["{"]},
             {"device_selector": "site="},

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
-from store_samples import model
+from store_samples import NOW, campaign, device, lease, model, task, trial
 
 from coordinator.state.migrate import migrate
+from coordinator.state.records import LeaseState
 from coordinator.state.rows import model_values
 from coordinator.state.sql import open_store
 from coordinator.state.tables import metadata
@@ -39,6 +41,46 @@ def test_versions_promoted_by_older_releases_stay_in_their_order(url: str) -> No
     try:
         assert store.roll_back_model("v2", "slow").version == "v1"
         assert not store.get_model_version("v3").rolled_back
+    finally:
+        store.close()
+
+
+def test_the_trials_of_rounds_that_older_releases_leased_are_counted(url: str) -> None:
+    store = open_store(url)
+    store.put_device(device())
+    store.create_campaign(campaign(), "")
+    store.add_tasks("c-1", [task()])
+    store.grant_lease(lease())
+    store.ingest_trials("id-pi4", "l-1", 1, [trial(1), trial(2)], NOW)
+    store.end_lease("l-1", 1, LeaseState.DONE)
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for table, column in (("campaigns", "tuning_ended"), ("leases", "trials")):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0006'"))
+    engine.dispose()
+    store = open_store(url)
+    try:
+        assert store.task_progress("c-1")[0].trials_by_round == (2,)
+        assert store.get_campaign("c-1").tuning_ended == ""
+    finally:
+        store.close()
+
+
+def test_campaigns_of_older_releases_use_up_their_budget(url: str) -> None:
+    store = open_store(url)
+    store.create_campaign(campaign(), "")
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        spec = json.loads(connection.execute(text("SELECT spec FROM campaigns")).scalar_one())
+        del spec["min_gain"]
+        connection.execute(text("UPDATE campaigns SET spec = :spec"), {"spec": json.dumps(spec)})
+    engine.dispose()
+    store = open_store(url)
+    try:
+        assert store.get_campaign("c-1").spec.min_gain == 0
     finally:
         store.close()
 

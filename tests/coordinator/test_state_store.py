@@ -204,6 +204,39 @@ class TestTasks:
             busy_store.end_lease(name, token, LeaseState.DONE)
         assert busy_store.task_progress("c-1")[0].best_by_round_s == (5e-3, 5e-3, 4e-3)
 
+    def test_rounds_leave_a_trail_of_the_trials_made(self, busy_store: Store) -> None:
+        failed = [trial(n, verdict=Verdict.CRASHED, samples_s=()) for n in (1, 2)]
+        made = [failed, [], [trial(5, "l-3"), trial(6, "l-3")], [trial(4, "l-4")]]
+        for token, batch in enumerate(made, 1):
+            if token > 1:
+                busy_store.grant_lease(lease(f"l-{token}", token))
+            busy_store.ingest_trials("id-pi4", f"l-{token}", token, batch, NOW)
+            busy_store.end_lease(f"l-{token}", token, LeaseState.DONE)
+        progress = busy_store.task_progress("c-1")[0]
+        assert progress.best_by_round_s == (5e-3, 4e-3)
+        assert progress.trials_by_round == (4, 5), "those before any latency count too"
+
+    def test_a_late_trial_counts_for_the_round_that_made_it(self, busy_store: Store) -> None:
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(5)], NOW)
+        busy_store.end_lease("l-1", 1, LeaseState.DONE)
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(5), trial(6)], NOW)
+        assert busy_store.task_progress("c-1")[0].trials_by_round == (2,)
+
+    def test_what_a_trial_takes_is_told_by_the_least_disturbed_round(
+        self, busy_store: Store
+    ) -> None:
+        assert busy_store.task_progress("c-1")[0].trial_s is None
+        for token, seconds in enumerate((9.0, 3.0, 6.0), 1):
+            if token > 1:
+                busy_store.grant_lease(lease(f"l-{token}", token))
+            batch = [trial(2 * token, f"l-{token}"), trial(2 * token + 1, f"l-{token}")]
+            busy_store.ingest_trials("id-pi4", f"l-{token}", token, batch, NOW)
+            phases = {"fetch": 0.5, "search": 0.5, "search_rank": 0.25, "measure": seconds - 1}
+            busy_store.end_lease(
+                f"l-{token}", token, LeaseState.DONE, phase_seconds=phases | {"build": 99.0}
+            )
+        assert busy_store.task_progress("c-1")[0].trial_s == 1.5
+
     def test_a_round_without_any_latency_counts_but_leaves_no_trail(
         self, busy_store: Store
     ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from store_samples import (
     KEY,
     NOW,
+    OTHER_KEY,
     PROFILE,
     TARGET,
     UNMEASURED,
@@ -137,6 +138,30 @@ class TestTrials:
             (-2.0, "v1", Verdict.OK),
             (-1.0, "v1", Verdict.TIMEOUT),
         ]
+
+
+class TestPredictions:
+    def test_the_last_scores_of_some_versions_come_with_what_was_measured(
+        self, busy_store: Store
+    ) -> None:
+        report = [
+            trial(1, model_version="v1"),
+            trial(2, model_version="v2"),
+            trial(3, model_version="other"),
+            trial(4, predicted=None),
+            trial(5, verdict=Verdict.CRASHED, samples_s=()),
+            trial(6, model_version="v1"),
+        ]
+        busy_store.ingest_trials("id-pi4", "l-1", 1, report, NOW)
+        found = busy_store.last_predictions(KEY, ["v1", "v2"], 8)
+        assert [(p.model_version, p.predicted, p.latency_s) for p in found] == [
+            ("v1", -6.0, 6e-3),
+            ("v2", -2.0, 2e-3),
+            ("v1", -1.0, 1e-3),
+        ]
+        assert busy_store.last_predictions(KEY, ["v1", "v2"], 2) == found[:2]
+        assert busy_store.last_predictions(KEY, [], 8) == []
+        assert busy_store.last_predictions(OTHER_KEY, ["v1"], 8) == []
 
 
 class TestTrainingRows:

@@ -95,6 +95,7 @@ def make_done(
     for name, seconds in (("untuned", 0.25), ("tuned", 0.01), ("onnxruntime", 0.008)):
         campaign.targets[0].benchmark_s[name] = seconds
     campaign.targets[0].max_abs_err = 3e-6
+    campaign.tuning_ended = "the next round was expected to gain less than 0.5 %"
     for path, content in files.items():
         digest = hashlib.sha256(content).hexdigest()
         blobs[digest] = content

@@ -97,6 +97,7 @@ def test_error_is_json_too_where_json_is_wanted(cli):
         (["tune", "net.onnx", "--shape", "x=1,-3"], Reason.INVALID_ARGUMENT),
         (["tune", "net.onnx", "--time", "10"], Reason.INVALID_ARGUMENT),
         (["tune", "net.onnx", "--trials", "0"], Reason.INVALID_ARGUMENT),
+        (["tune", "net.onnx", "--min-gain", "1"], Reason.INVALID_ARGUMENT),
         (["tune", "net.onnx", "--target", "llvm -mcpu"], Reason.INVALID_ARGUMENT),
         (["tune", "net.onnx", "--coordinator", "nowhere"], Reason.INVALID_ARGUMENT),
         (["tune", "net.onnx", "--devices", "arch=none"], Reason.NO_DEVICE_MATCHES),
@@ -255,10 +256,13 @@ def test_empty_listings_say_what_to_do(cli, state):
 def test_tune_fetches_the_results(cli, state, model, tmp_path):
     done = make_done(state.blobs, {"report.json": b"{}", "tuned/lib.so": b"elf"})
     state.watched = [[make_campaign(), done]]
-    finished = cli("tune", "net.onnx", "--output", "out", "--trials", "7", "--time", "1h30m")
+    budget = ("--trials", "7", "--time", "1h30m", "--min-gain", "0.5%")
+    finished = cli("tune", "net.onnx", "--output", "out", *budget)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "out/tuned/lib.so").read_bytes() == b"elf"
     assert state.created[0].spec.time_limit.seconds == 5400
+    assert state.created[0].spec.min_gain == 0.005
+    assert "the next round was expected to gain less than 0.5 %" in finished.stdout
     assert "10.00 ms" in finished.stdout
     assert "3.00e-06" in finished.stdout
     assert str(tmp_path / "out") in finished.stdout

@@ -10,7 +10,7 @@ from in_memory_fleet import make_campaign
 from rich.console import Console
 
 from tunefleet.cli.live_view import CampaignView
-from tunefleet.cli.parsing import parse_duration, parse_shapes
+from tunefleet.cli.parsing import parse_duration, parse_shapes, parse_share
 from tunefleet.cli.results import default_folder
 from tunefleet.cli.watching import PlainLines
 from tunefleet.client.messages import campaign_from_proto
@@ -111,6 +111,22 @@ def test_plain_lines_tell_of_an_outage_once(status):
         "Connection lost",
         "The coordinator is back.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("0.1%", 0.001), ("0.001", 0.001), ("0", 0), ("0%", 0), (" 2.5 %", 0.025), (".5", 0.5)],
+)
+def test_shares(text, share):
+    assert parse_share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "%", "1", "100%", "250%", "-1%", "nan", "1e-3", "a tenth"])
+def test_shares_that_make_no_sense_are_refused_with_a_hint(text):
+    with pytest.raises(TuneFleetError) as caught:
+        parse_share(text)
+    assert caught.value.reason is Reason.INVALID_ARGUMENT
+    assert "0.1%" in caught.value.hint
 
 
 @pytest.mark.parametrize(

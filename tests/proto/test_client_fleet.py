@@ -38,7 +38,13 @@ def test_tune_sends_what_was_asked_for(served, model):
     state, fleet = served
     state.campaigns["c0ffee01"] = make_campaign()
     campaign = fleet.tune(
-        model, devices="arch=x86_64", trials=7, time_limit_s=90, shapes={"x": (1, 3)}, seed=5
+        model,
+        devices="arch=x86_64",
+        trials=7,
+        time_limit_s=90,
+        min_gain=0.0,
+        shapes={"x": (1, 3)},
+        seed=5,
     )
     spec = state.created[0].spec
     assert campaign.id == "c0ffee01"
@@ -46,6 +52,8 @@ def test_tune_sends_what_was_asked_for(served, model):
     assert spec.device_selector == "arch=x86_64"
     assert list(spec.shapes["x"].dims) == [1, 3]
     assert spec.time_limit.seconds == 90
+    assert spec.HasField("min_gain"), "0 is not the coordinator's default"
+    assert spec.min_gain == 0
     assert state.created[0].idempotency_key
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.state.records import TaskKey
@@ -54,6 +54,18 @@ class TrialStore(ABC):
     @abstractmethod
     def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
         """Return a campaign's trials in the order they arrived."""
+
+    @abstractmethod
+    def last_predictions(
+        self, key: TaskKey, versions: Collection[str], limit: int
+    ) -> list[LatencyPoint]:
+        """Return a record set's last trials with both a score and a latency, the newest first.
+
+        Args:
+            key: the record set.
+            versions: only scores that one of these model versions gave.
+            limit: trials at the most.
+        """
 
     @abstractmethod
     def count_trials(self, campaign_id: str = "") -> int:

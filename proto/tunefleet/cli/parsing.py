@@ -9,6 +9,7 @@ from tunefleet.errors import Reason, TuneFleetError
 
 _UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
+_SHARE = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)(?P<percent>%?)")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 
 
@@ -28,6 +29,23 @@ def parse_duration(text: str) -> float:
             hint="Give a number with a unit, such as 90s, 10m or 2h.",
         )
     return seconds
+
+
+def parse_share(text: str) -> float:
+    """Return the share, from 0 to below 1, that ``0.1%`` or ``0.001`` stands for.
+
+    Raises:
+        TuneFleetError: INVALID_ARGUMENT.
+    """
+    matched = _SHARE.fullmatch(text.replace(" ", ""))
+    share = float(matched["number"]) / (100 if matched["percent"] else 1) if matched else 1.0
+    if share >= 1:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"{text!r} is no share below 1",
+            hint="Give a percentage such as 0.1%, or the same as a number, 0.001.",
+        )
+    return share
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

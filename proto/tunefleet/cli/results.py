@@ -63,7 +63,13 @@ def default_folder(status: CampaignStatus) -> Path:
 
 
 def print_results(status: CampaignStatus, console: Console) -> None:
-    """Print what tuning gained: end to end by target, then by task."""
+    """Print why tuning ended and what it gained: end to end by target, then by task."""
+    if status.tuning_ended and status.purpose is CampaignPurpose.TUNE:
+        console.print(
+            f"Tuning ended after {status.trials} trials in {duration(status.tuning_s)}: "
+            f"{status.tuning_ended}.",
+            highlight=False,
+        )
     if any(target.benchmark_s for target in status.targets):
         console.print(_end_to_end_table(status))
     for target in status.targets:
@@ -77,6 +83,7 @@ def print_results(status: CampaignStatus, console: Console) -> None:
 def print_campaign(status: CampaignStatus, console: Console) -> None:
     """Print everything known of a campaign."""
     limit = "none" if status.time_limit_s is None else duration(status.time_limit_s)
+    tunes = status.purpose is CampaignPurpose.TUNE
     shapes = "; ".join(f"{n}={','.join(map(str, dims))}" for n, dims in status.shapes.items())
     console.print(
         details(
@@ -90,6 +97,7 @@ def print_campaign(status: CampaignStatus, console: Console) -> None:
             ("targets", ", ".join(status.targets_requested) or "each device's own"),
             ("trials", f"{status.trials} of {status.trials_wanted or '?'}"),
             ("time limit", limit),
+            *((("least gain", _least_gain(status)),) if tunes else ()),
             ("tuning time", duration(status.tuning_s)),
             ("seed", str(status.seed)),
             ("cost model", status.model_version or "none yet"),
@@ -103,6 +111,12 @@ def print_campaign(status: CampaignStatus, console: Console) -> None:
     if status.targets:
         console.print(_estimates_table(status))
     print_results(status, console)
+
+
+def _least_gain(status: CampaignStatus) -> str:
+    if status.min_gain <= 0:
+        return "none: the whole budget is used"
+    return f"{status.min_gain * 100:.3g} % of the latency a round"
 
 
 def tasks_table(status: CampaignStatus) -> Table:

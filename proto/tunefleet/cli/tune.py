@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from tunefleet.budgets import DEFAULT_MIN_GAIN
 from tunefleet.cli.options import (
     DEFAULT_LISTEN,
     CampaignNameOption,
@@ -51,6 +52,15 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    min_gain: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE",
+            help="Stop earlier, once no next round is expected to make the model faster by this "
+            "share, such as 0.1% or 0.001; 0 uses up --trials and --time. Ask for more where you "
+            "are in a hurry, for less where every microsecond counts.",
+        ),
+    ] = f"{DEFAULT_MIN_GAIN:g}",
     shape: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,17 +106,22 @@ def tune(
       $ tunefleet tune resnet50.onnx
       $ tunefleet tune resnet50.onnx --devices arch=aarch64 --trials 2000
       $ tunefleet tune model.onnx --shape data=1,3,224,224 --time 10m --output tuned
+      $ tunefleet tune model.onnx --time 2h --min-gain 0
       $ tunefleet tune model.onnx --detach --format json
+
+    \bIt ends by itself, and says why: at --trials, at --time, or before, once no
+    further round is expected to gain --min-gain.
 
     With --format json, progress goes to stderr and one JSON object to stdout.
     """
     from tunefleet.cli.output import make_console, print_json
-    from tunefleet.cli.parsing import parse_duration, parse_shapes
+    from tunefleet.cli.parsing import parse_duration, parse_shapes, parse_share
     from tunefleet.cli.results import collect
     from tunefleet.cli.watching import TransferBar, follow
 
     as_json = output_format is OutputFormat.JSON
     time_limit_s = None if time is None else parse_duration(time)
+    least = parse_share(min_gain)
     shapes = parse_shapes(shape or ())
     console = make_console(sys.stderr if as_json else sys.stdout)
     with connect(coordinator) as fleet:
@@ -116,6 +131,7 @@ def tune(
                 devices=devices,
                 trials=trials or 0,
                 time_limit_s=time_limit_s,
+                min_gain=least,
                 shapes=shapes,
                 target=target,
                 name=name,

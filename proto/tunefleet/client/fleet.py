@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tunefleet.budgets import DEFAULT_MIN_GAIN
 from tunefleet.client import blobs, datasets
 from tunefleet.client.bench import BenchCalls
 from tunefleet.client.campaign import Campaign
@@ -46,6 +47,7 @@ class TuneFleet(BenchCalls, ModelCalls):
         devices: str = "",
         trials: int = 0,
         time_limit_s: float | None = None,
+        min_gain: float = DEFAULT_MIN_GAIN,
         shapes: Mapping[str, Sequence[int]] | None = None,
         target: str = "",
         name: str = "",
@@ -59,6 +61,8 @@ class TuneFleet(BenchCalls, ModelCalls):
             devices: selector such as ``arch=x86_64,site=lab``; empty for all.
             trials: over all tasks of each target; 0 lets the coordinator choose.
             time_limit_s: longest time for tuning, the finish not counted.
+            min_gain: tuning ends where no next round is expected to lower the network's latency by
+                this share of it; 0 uses the whole budget of trials and time.
             shapes: dimensions of inputs that the model leaves open, by input name.
             target: TVM target in place of each device's own.
             name: in listings; the file's name by default.
@@ -80,6 +84,7 @@ class TuneFleet(BenchCalls, ModelCalls):
             targets=checked_targets([target] if target else []),
             trials=trials,
             time_limit=duration(time_limit_s) if time_limit_s is not None else None,
+            min_gain=min_gain,
             seed=seed,
         )
         spec.model_digest = blobs.upload(self._connection, path, upload_progress)

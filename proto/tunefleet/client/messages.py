@@ -61,6 +61,7 @@ def campaign_from_proto(message: campaign_pb2.Campaign) -> CampaignStatus:
         trials_per_task=spec.trials_per_task,
         trials_requested=spec.trials,
         time_limit_s=seconds(spec.time_limit) if spec.HasField("time_limit") else None,
+        min_gain=spec.min_gain,
         seed=spec.seed,
         created_at=_moment(message.created_at),
         ended_at=_moment(message.ended_at) if message.HasField("ended_at") else None,
@@ -71,6 +72,7 @@ def campaign_from_proto(message: campaign_pb2.Campaign) -> CampaignStatus:
         tasks=tuple(_task(t) for t in message.tasks),
         artifacts=tuple(Artifact(a.path, a.digest, a.size_bytes) for a in message.artifacts),
         artifact_dir=message.artifact_dir,
+        tuning_ended=message.tuning_ended,
     )
 
 

@@ -186,6 +186,10 @@ class CampaignStatus:
     artifacts: tuple[Artifact, ...]
     artifact_dir: str
     """Result folder on the coordinator's machine; empty until it is done."""
+    min_gain: float = 0.0
+    """Share of the latency that a round must be expected to gain; 0 to use the whole budget."""
+    tuning_ended: str = ""
+    """Why it measures no more, for people; empty until then."""
 
     @property
     def trials(self) -> int:

@@ -266,6 +266,7 @@ class CampaignSpec(google.protobuf.message.Message):
     FAMILIES_FIELD_NUMBER: builtins.int
     WORKLOADS_FIELD_NUMBER: builtins.int
     TRIALS_PER_TASK_FIELD_NUMBER: builtins.int
+    MIN_GAIN_FIELD_NUMBER: builtins.int
     DATASET_FIELD_NUMBER: builtins.int
     REPLAY_FIELD_NUMBER: builtins.int
     BENCH_FIELD_NUMBER: builtins.int
@@ -287,6 +288,10 @@ class CampaignSpec(google.protobuf.message.Message):
     """Workloads to sample from each family."""
     trials_per_task: builtins.int
     """Trials to collect of each task on each target."""
+    min_gain: builtins.float
+    """Tuning ends where no next round is expected to lower the network's latency by this share of
+    it, such as 0.001; 0 uses the whole budget, absent leaves it to the coordinator.
+    """
     @property
     def shapes(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___Shape]:
         """Shapes for inputs that the model leaves open."""
@@ -331,16 +336,19 @@ class CampaignSpec(google.protobuf.message.Message):
         families: collections.abc.Iterable[builtins.str] | None = ...,
         workloads: builtins.int = ...,
         trials_per_task: builtins.int = ...,
+        min_gain: builtins.float | None = ...,
         dataset: Global___ImportSpec | None = ...,
         replay: Global___ReplayOptions | None = ...,
         bench: Global___BenchOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "replay", b"replay", "time_limit", b"time_limit"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "device_selector", b"device_selector", "families", b"families", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "replay", b"replay", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_min_gain", b"_min_gain", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "min_gain", b"min_gain", "replay", b"replay", "time_limit", b"time_limit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_bench", b"_bench", "_dataset", b"_dataset", "_min_gain", b"_min_gain", "_replay", b"_replay", "_time_limit", b"_time_limit", "bench", b"bench", "dataset", b"dataset", "device_selector", b"device_selector", "families", b"families", "min_gain", b"min_gain", "model_digest", b"model_digest", "model_filename", b"model_filename", "name", b"name", "purpose", b"purpose", "replay", b"replay", "seed", b"seed", "shapes", b"shapes", "targets", b"targets", "time_limit", b"time_limit", "trials", b"trials", "trials_per_task", b"trials_per_task", "workloads", b"workloads"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_bench", b"_bench"]) -> typing.Literal["bench"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_dataset", b"_dataset"]) -> typing.Literal["dataset"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_min_gain", b"_min_gain"]) -> typing.Literal["min_gain"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_replay", b"_replay"]) -> typing.Literal["replay"] | None: ...
     @typing.overload
@@ -582,6 +590,7 @@ class Campaign(google.protobuf.message.Message):
     ETA_FIELD_NUMBER: builtins.int
     ACTIVITY_FIELD_NUMBER: builtins.int
     ARTIFACT_DIR_FIELD_NUMBER: builtins.int
+    TUNING_ENDED_FIELD_NUMBER: builtins.int
     campaign_id: builtins.str
     """Name of the campaign, unique and made by the coordinator."""
     state: Global___CampaignState.ValueType
@@ -592,6 +601,8 @@ class Campaign(google.protobuf.message.Message):
     """What is being done at the moment, for people."""
     artifact_dir: builtins.str
     """The result folder on the coordinator's machine; empty until it is done."""
+    tuning_ended: builtins.str
+    """Why it measures no more, for people; empty until then."""
     @property
     def spec(self) -> Global___CampaignSpec:
         """What was asked for."""
@@ -645,9 +656,10 @@ class Campaign(google.protobuf.message.Message):
         eta: google.protobuf.duration_pb2.Duration | None = ...,
         activity: builtins.str = ...,
         artifact_dir: builtins.str = ...,
+        tuning_ended: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_ended_at", b"_ended_at", "_error", b"_error", "_eta", b"_eta", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "eta", b"eta", "spec", b"spec", "tuning_time", b"tuning_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_ended_at", b"_ended_at", "_error", b"_error", "_eta", b"_eta", "activity", b"activity", "artifact_dir", b"artifact_dir", "artifacts", b"artifacts", "campaign_id", b"campaign_id", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "eta", b"eta", "model_version", b"model_version", "spec", b"spec", "state", b"state", "targets", b"targets", "tasks", b"tasks", "tuning_time", b"tuning_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_ended_at", b"_ended_at", "_error", b"_error", "_eta", b"_eta", "activity", b"activity", "artifact_dir", b"artifact_dir", "artifacts", b"artifacts", "campaign_id", b"campaign_id", "created_at", b"created_at", "ended_at", b"ended_at", "error", b"error", "eta", b"eta", "model_version", b"model_version", "spec", b"spec", "state", b"state", "targets", b"targets", "tasks", b"tasks", "tuning_ended", b"tuning_ended", "tuning_time", b"tuning_time"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_ended_at", b"_ended_at"]) -> typing.Literal["ended_at"] | None: ...
     @typing.overload
