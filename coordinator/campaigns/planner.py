@@ -8,12 +8,12 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from itertools import zip_longest
 
 import structlog
 
 from coordinator.campaigns.attempts import failed_attempts
+from coordinator.campaigns.benchmarks import choose_benchmark, keep_benchmark
 from coordinator.campaigns.collecting import (
     COLLECTION_MEASURE,
     COLLECTION_PARENTS,
@@ -50,7 +50,6 @@ from tunefleet.lease_conversions import lease_to_proto
 from tunefleet.leases import (
     BenchmarkResult,
     BenchmarkSpec,
-    BenchmarkSubject,
     FeaturizedTrace,
     FeaturizeSpec,
     KnownTrace,
@@ -59,7 +58,6 @@ from tunefleet.leases import (
     RoundSpec,
     Work,
 )
-from tunefleet.targets import target_cores
 
 log = structlog.get_logger()
 
@@ -70,9 +68,6 @@ RELATIVES = 8
 """Similar tasks whose schedules are sent along with a task's first round."""
 
 _TRACES_A_RELATIVE = 2
-
-BENCHMARK_ATTEMPTS = 2
-"""A benchmark that failed is tried once more, then its group is reported without one."""
 
 
 _KINDS = {
@@ -107,7 +102,7 @@ class LeasePlanner:
     ) -> None:
         """Keep what a benchmark found; ``error`` says why it found nothing."""
         async with self._deciding:
-            await asyncio.to_thread(self._keep_benchmark, lease, results, error)
+            await asyncio.to_thread(keep_benchmark, self._store, lease, results, error)
         self._bus.notify_campaign(lease.campaign_id)
 
     async def featurized(
@@ -305,36 +300,11 @@ class LeasePlanner:
 
     def _benchmark(self, campaign: CampaignRecord, device: DeviceRecord) -> Lease | None:
         for group in groups_of(campaign, device):
-            if group.compiled and not group.benchmark_s and not group.benchmark_error:
-                lease = self._benchmark_group(campaign, device, group)
-                if lease is not None:
-                    return lease
+            spec = choose_benchmark(self._store, campaign, group, device)
+            lease = None if spec is None else self._grant(campaign, device, group, spec)
+            if lease is not None:
+                return lease
         return None
-
-    def _benchmark_group(
-        self, campaign: CampaignRecord, device: DeviceRecord, group: GroupRecord
-    ) -> Lease | None:
-        active = self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE])
-        if any(
-            a.kind is LeaseKind.BENCHMARK
-            and (a.target, a.fingerprint) == (group.target, group.fingerprint)
-            for a in active
-        ):
-            return None
-        subjects = [BenchmarkSubject(n, "tvm", d) for n, d in sorted(group.compiled.items())]
-        if campaign.onnx_digest:
-            subjects.append(BenchmarkSubject("onnxruntime", "onnx", campaign.onnx_digest))
-        per_op = campaign.spec.bench is not None and campaign.spec.bench.per_op
-        spec = BenchmarkSpec(
-            target=group.target,
-            subjects=tuple(subjects),
-            inputs_digest=campaign.inputs_digest,
-            outputs_digest=campaign.outputs_digest,
-            threads=target_cores(group.target) or device.profile.logical_cores,
-            timeout_s=BenchmarkSpec.timeout_s * (2 if per_op else 1),
-            per_op=per_op,
-        )
-        return self._grant(campaign, device, group, spec)
 
     def _grant(
         self,
@@ -365,42 +335,6 @@ class LeasePlanner:
             log.info("lease not granted", device=device.name, why=e.message)
             return None
         return lease
-
-    def _keep_benchmark(
-        self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
-    ) -> None:
-        campaign = self._store.get_campaign(lease.campaign_id)
-        if campaign.state is not CampaignState.FINISHING:
-            return
-        tuned = next((r for r in results if r.name == "tuned"), None)
-        failed = error or (tuned.error if tuned else "the benchmark brought no result")
-        changes: dict[str, object] = {}
-        if failed:
-            ended = [LeaseState.DONE, LeaseState.FAILED]
-            attempts = sum(
-                1
-                for a in self._store.list_leases(campaign.campaign_id, ended)
-                if a.kind is LeaseKind.BENCHMARK
-                and (a.target, a.fingerprint) == (lease.target, lease.fingerprint)
-            )
-            log.warning("benchmark failed", campaign=campaign.campaign_id, why=failed)
-            if attempts < BENCHMARK_ATTEMPTS:
-                return
-            changes["benchmark_error"] = failed
-        else:
-            changes["benchmark_s"] = {r.name: r.samples_s for r in results if r.samples_s}
-            changes["max_abs_err"] = tuned.max_abs_err if tuned else None
-            changes["subject_errors"] = {r.name: r.error for r in results if r.error}
-            changes["profiled_s"] = {r.name: r.profiled_s for r in results if r.profiled_s}
-            changes["between_s"] = {r.name: r.between_s for r in results if r.between_s}
-            changes["ops"] = {r.name: r.ops for r in results if r.ops}
-        groups = tuple(
-            replace(g, **changes)  # type: ignore[arg-type]
-            if (g.target, g.fingerprint) == (lease.target, lease.fingerprint)
-            else g
-            for g in campaign.groups
-        )
-        self._store.update_campaign(campaign.campaign_id, [CampaignState.FINISHING], groups=groups)
 
 
 def groups_of(campaign: CampaignRecord, device: DeviceRecord) -> list[GroupRecord]:

@@ -21,9 +21,10 @@ from store_samples import (
 )
 
 from coordinator.campaigns.benching import RESULT_FILE, Bencher
+from coordinator.campaigns.benchmarks import BENCHMARK_ATTEMPTS
 from coordinator.campaigns.breakdown import group_result
 from coordinator.campaigns.operators import operator_of
-from coordinator.campaigns.planner import BENCHMARK_ATTEMPTS, LeasePlanner
+from coordinator.campaigns.planner import LeasePlanner
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_creation import create_campaign
 from coordinator.server.limits import OFFLINE_AFTER_S
