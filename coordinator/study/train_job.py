@@ -129,7 +129,13 @@ def _parent(spec: Mapping[str, Any]) -> Checkpoint | None:
     try:
         checkpoint = Checkpoint.load(path)
         checkpoint.build()
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise TuneFleetError(
+            Reason.MODEL_INVALID,
+            f"cannot go on from {spec['parent']}: {e}",
+            hint="Give a folder that tunefleet model train has made.",
+        ) from e
+    except ValueError as e:
         raise TuneFleetError(
             Reason.MODEL_INVALID,
             f"cannot go on from {spec['parent']}: {e}",

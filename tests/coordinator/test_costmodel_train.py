@@ -196,13 +196,13 @@ def test_a_damaged_checkpoint_is_refused(trained: TrainedModel, tmp_path: Path) 
     path = tmp_path / "checkpoint.npz"
     Checkpoint.of(trained.model, "v1", "", 1).save(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot read the checkpoint"):
+    with pytest.raises(ValueError, match="cannot use the checkpoint .*zip"):
         Checkpoint.load(path)
 
 
 def test_weights_of_another_network_are_refused(trained: TrainedModel) -> None:
     checkpoint = Checkpoint.of(trained.model, "v1", "", 1)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="not those of this release's network"):
         replace(checkpoint, config=ModelConfig(width=48)).build()
 
 
