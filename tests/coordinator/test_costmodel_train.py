@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_refused(trained: TrainedModel, tmp_path: Path) 
     path = tmp_path / "checkpoint.npz"
     Checkpoint.of(trained.model, "v1", "", 1).save(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="cannot use the checkpoint .*zip"):
+    with pytest.raises(ValueError, match="cannot use the checkpoint"):
         Checkpoint.load(path)
 
 
