@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.report.metrics import online_pca
 from coordinator.state.trial_records import LatencyPoint
+from tunefleet.leases import SearchPolicy
 
 ROUND_TRIALS = 16
 """Trials of a round whose candidates nobody can tell apart: enough to keep a search's cost small
@@ -34,6 +35,17 @@ JUDGED_TRIALS = 32
 
 _LEAST_JUDGED = 8
 """Fewer predictions say nothing."""
+
+
+_POPULATION_A_TRIAL = 8
+_SMALLEST_POPULATION = 32
+"""With 8 a trial, searching takes about as long as measuring; fewer than 32 have no best ones."""
+
+
+def search_of(trials: int) -> SearchPolicy:
+    """Size the search for a round, so that it costs no more than the round's measurements."""
+    wanted = max(_SMALLEST_POPULATION, _POPULATION_A_TRIAL * trials)
+    return SearchPolicy(population=min(SearchPolicy.population, wanted))
 
 
 def first_round_trials(share: float, *, model_known: bool) -> int:

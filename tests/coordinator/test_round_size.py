@@ -12,6 +12,7 @@ from coordinator.campaigns.round_size import (
     first_round_trials,
     later_round_trials,
     lineage,
+    search_of,
 )
 from coordinator.state.trial_records import LatencyPoint
 
@@ -68,3 +69,8 @@ def test_a_line_of_models_goes_back_to_the_first() -> None:
 
 def test_a_line_of_models_that_bites_its_tail_ends() -> None:
     assert lineage("a", {"a": "b", "b": "a"}) == ["a", "b"]
+
+
+def test_a_short_round_is_preceded_by_a_small_search() -> None:
+    populations = [search_of(trials).population for trials in (4, 8, 16, 64)]
+    assert populations == [32, 64, 128, 128]
