@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +12,12 @@ from typing import Any
 from coordinator.campaigns.breakdown import group_result
 from coordinator.campaigns.finishing import BENCHMARK_ACTIVITY, await_benchmarks
 from coordinator.campaigns.planner import tasks_of
+from coordinator.campaigns.results import end_with_result
 from coordinator.jobs import run_job
 from coordinator.server.bus import Bus
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import (
-    ArtifactRecord,
     BenchSource,
     CampaignRecord,
     CampaignState,
@@ -108,17 +107,9 @@ class Bencher:
                 for group in campaign.groups
             ],
         }
-        text = json.dumps(result, indent=2).encode()
-        artifact = ArtifactRecord(RESULT_FILE, self._blobs.put(text), len(text))
-        with suppress(TuneFleetError):  # it was cancelled meanwhile
-            self._store.update_campaign(
-                campaign.campaign_id,
-                [CampaignState.FINISHING],
-                state=CampaignState.DONE,
-                ended_at_unix_s=self._clock(),
-                artifacts=(artifact,),
-                activity="",
-            )
+        end_with_result(
+            self._store, self._blobs, campaign.campaign_id, RESULT_FILE, result, now=self._clock()
+        )
 
     def _device(self, campaign: CampaignRecord, group: GroupRecord) -> str:
         """Name the device that timed a group."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -12,10 +11,10 @@ from dataclasses import dataclass
 from coordinator.campaigns.comparison import compare
 from coordinator.campaigns.featurizing import fitting
 from coordinator.campaigns.readiness import ready_devices
+from coordinator.campaigns.results import end_with_result
 from coordinator.server.bus import Bus
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import (
-    ArtifactRecord,
     CampaignRecord,
     CampaignState,
     GroupRecord,
@@ -139,17 +138,9 @@ class Replayer:
 
     def _finish(self, campaign: CampaignRecord) -> None:
         result = compare(self._store.replay_pairs(campaign.campaign_id))
-        text = json.dumps(result, indent=2, sort_keys=True).encode()
-        artifact = ArtifactRecord(RESULT_FILE, self._blobs.put(text), len(text))
-        with suppress(TuneFleetError):  # it was cancelled meanwhile
-            self._store.update_campaign(
-                campaign.campaign_id,
-                [CampaignState.FINISHING],
-                state=CampaignState.DONE,
-                ended_at_unix_s=self._clock(),
-                artifacts=(artifact,),
-                activity="",
-            )
+        end_with_result(
+            self._store, self._blobs, campaign.campaign_id, RESULT_FILE, result, now=self._clock()
+        )
 
     def _say(self, campaign_id: str, activity: str) -> None:
         with suppress(TuneFleetError):

@@ -36,14 +36,13 @@ JUDGED_TRIALS = 32
 _LEAST_JUDGED = 8
 """Fewer predictions say nothing."""
 
-
 _POPULATION_A_TRIAL = 8
+"""Whatever the size of a round: what searching costs beside measuring stays the same."""
 _SMALLEST_POPULATION = 32
-"""With 8 a trial, searching takes about as long as measuring; fewer than 32 have no best ones."""
 
 
 def search_of(trials: int) -> SearchPolicy:
-    """Size the search for a round, so that it costs no more than the round's measurements."""
+    """Size the search for a round by the trials that it is for."""
     wanted = max(_SMALLEST_POPULATION, _POPULATION_A_TRIAL * trials)
     return SearchPolicy(population=min(SearchPolicy.population, wanted))
 

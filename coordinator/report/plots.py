@@ -13,24 +13,13 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
-_INK = "#1f2933"
+from coordinator.report.style import INK, STYLE
+
 _TUNED = "#0b7a75"
 _UNTUNED = "#c9ced6"
 _REFERENCE = "#d1603d"
 _TASKS_SHOWN = 16
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
-_STYLE = {
-    "font.size": 10,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e9ee",
-    "axes.axisbelow": True,
-    "figure.dpi": 130,
-    "savefig.bbox": "tight",
-}
 
 
 def draw_plots(group: dict[str, Any], folder: Path, prefix: str) -> dict[str, Path]:
@@ -51,7 +40,7 @@ def draw_plots(group: dict[str, Any], folder: Path, prefix: str) -> dict[str, Pa
         "Predicted against measured": _predicted_against_measured,
     }
     made: dict[str, Path] = {}
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         for title, draw in drawings.items():
             figure = draw(group)
             if figure is not None:
@@ -125,7 +114,7 @@ def _tasks_before_and_after(group: dict[str, Any]) -> Any:
                 xytext=(7, 0),
                 va="center",
                 fontsize=8,
-                color=_INK,
+                color=INK,
             )
     axes.set_yticks(list(rows), [f"{t['name']} x{t['weight']}" for t in tasks], fontsize=8)
     axes.set_xscale("log")

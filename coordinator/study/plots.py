@@ -11,19 +11,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
 
+from coordinator.report.style import STYLE
 from coordinator.study.studies.base import Curve
 
 _COLOURS = ("#0b7a75", "#d1603d", "#3d5a80", "#8f5aa8", "#7a7f87", "#c9a227", "#1f2933")
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e9ee",
-    "axes.axisbelow": True,
-    "figure.dpi": 130,
-    "savefig.bbox": "tight",
-}
 
 
 def draw_curves(curves: list[Curve], folder: Path) -> list[Path]:
@@ -37,7 +28,7 @@ def draw_curves(curves: list[Curve], folder: Path) -> list[Path]:
 
 
 def _draw(curve: Curve, path: Path) -> Path:
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0))
         for number, (name, points) in enumerate(curve.series.items()):
             colour = _COLOURS[number % len(_COLOURS)]

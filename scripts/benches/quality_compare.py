@@ -61,7 +61,9 @@ def compare(
     name = network.name if versus == "stock" else f"{network.name}-{versus}"
     kept = folder / f"{name}.json"
     if kept.exists():
-        return Compared(**json.loads(kept.read_text())["compared"])
+        before = Compared(**json.loads(kept.read_text())["compared"])
+        if before.ratio.keys() == ours.keys():
+            return before
     work = folder / network.name / f"against-{versus}"
     subjects = [
         Subject("stock", "tvm", Path(stock.library)),

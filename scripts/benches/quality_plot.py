@@ -12,20 +12,11 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from coordinator.report.style import STYLE
 from scripts.benches.quality_curve import Run
 
 _COLOURS = {"stock": "#d1603d", "ours": "#0b7a75", "ours untrained": "#8fb8b5"}
 _MARKS = {"onnxruntime": "#3d5a80"}
-_STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e9ee",
-    "axes.axisbelow": True,
-    "figure.dpi": 130,
-    "savefig.bbox": "tight",
-}
 _PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
@@ -40,7 +31,7 @@ def draw_runs(
         measured_s: end-to-end latencies in seconds, by the same names, and ``onnxruntime``'s.
         path: of the PNG file.
     """
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.2, 4.2))
         longest = max(run.seconds for run in runs.values())
         for name, run in runs.items():

@@ -62,7 +62,7 @@ _FIRST_GUESS_S = 3.0
 """Of a trial of stock's, where it was not seen yet."""
 _ENDLESS_TRIALS = 1000
 """For each task: time ends the campaign, not their number."""
-_FREE_OPTIONS = ("folder", "stock_prepared")
+_FREE_OPTIONS = ("folder", "stock_prepared", "no_untrained")
 """Those that a second call on the same folder may change."""
 _LLVM_CPU = "import tvm; print(tvm.target.codegen.llvm_get_system_cpu())"
 
