@@ -124,6 +124,8 @@ def evolve(space: Space, rank: Rank | None, known: Sequence[Program], plan: Plan
     rng = random.Random(plan.seed)
     pool = Pool(rank)
     pool.add(known)
+    if plan.trials < 1:
+        return Found(pool, exhausted=False, sampled=0)
     population = plan.population
     if rank is None:
         population = min(population, max(_BATCH, _UNRANKED_POOL * plan.trials))

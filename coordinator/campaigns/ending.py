@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from coordinator.campaigns.gains import Outlook
+from coordinator.campaigns.scheduler import lacks_baseline
 
 NOTHING_LEFT = "nothing was left to try"
 ALL_TRIALS = "all trials were made"
@@ -27,6 +28,8 @@ def why_group_rests(outlook: Outlook, trials_wanted: int, min_gain: float) -> st
     if sum(t.trials for t in tasks) >= trials_wanted:
         return ALL_TRIALS
     if any(t.rounds == 0 or outlook.is_worth_a_round(t, min_gain) for t in untried):
+        return ""
+    if any(lacks_baseline(t) for t in untried):
         return ""
     if all(t.best_s is None for t in untried):
         return NOTHING_LEFT

@@ -25,7 +25,7 @@ from coordinator.campaigns.lookups import outlook_of, predictions_of
 from coordinator.campaigns.relatives import nearest_relatives
 from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
 from coordinator.campaigns.round_size import search_of
-from coordinator.campaigns.scheduler import Choice, choose_round
+from coordinator.campaigns.scheduler import Choice, choose_round, lacks_baseline
 from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
 from coordinator.server.limits import LEASE_TTL_S
@@ -255,7 +255,8 @@ class LeasePlanner:
             tried=self._store.tried_candidates(task.key),
             related=self._related(choice.progress),
             search=search_of(choice.trials),
-            include_baseline=choice.progress.baseline_s is None and choice.progress.rounds == 0,
+            include_baseline=lacks_baseline(choice.progress)
+            or (model is None and choice.progress.rounds == 0),
         )
         return self._grant(campaign, device, group, spec)
 

@@ -21,7 +21,9 @@ GUIDED_ROUND_TRIALS = 8
 """Trials of a round that a cost model guides."""
 
 SMALL_ROUND_TRIALS = 4
-"""Trials of a first round of a task that hardly counts in the whole."""
+"""Trials of a first round that a cost model guides, or of a task that hardly counts in the whole.
+Until every task has a schedule, those without are what the network waits for; which of them
+deserve more is known only then."""
 
 SMALL_SHARE = 0.005
 """A task below this share of the network's operations gets a small first round."""
@@ -34,7 +36,7 @@ JUDGED_TRIALS = 32
 """Last trials of a task that its model is judged by: what it made of the present best."""
 
 _LEAST_JUDGED = 8
-"""Fewer predictions say nothing."""
+"""Fewer predictions say nothing: the model was promoted for ranking others well."""
 
 _POPULATION_A_TRIAL = 8
 """Whatever the size of a round: what searching costs beside measuring stays the same."""
@@ -54,9 +56,7 @@ def first_round_trials(share: float, *, model_known: bool) -> int:
         share: of the network's operations that the task has.
         model_known: whether a cost model ranks the candidates.
     """
-    if share < SMALL_SHARE:
-        return SMALL_ROUND_TRIALS
-    return GUIDED_ROUND_TRIALS if model_known else ROUND_TRIALS
+    return SMALL_ROUND_TRIALS if model_known or share < SMALL_SHARE else ROUND_TRIALS
 
 
 def later_round_trials(predictions: Sequence[LatencyPoint]) -> int:
@@ -66,7 +66,7 @@ def later_round_trials(predictions: Sequence[LatencyPoint]) -> int:
         predictions: the task's last trials that the model, or one it was trained from, scored.
     """
     if len(predictions) < _LEAST_JUDGED:
-        return ROUND_TRIALS
+        return GUIDED_ROUND_TRIALS
     order = online_pca(
         [
             {

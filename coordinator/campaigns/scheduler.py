@@ -68,10 +68,20 @@ def choose_round(
         return Choice(chosen, min(size, max(1, trials_left // len(fresh))))
     worthy = [t for t in open_tasks if outlook.is_worth_a_round(t, min_gain)]
     if not worthy:
-        return None
+        last = next((t for t in open_tasks if lacks_baseline(t)), None)
+        return None if last is None else Choice(last, 1)
     chosen = max(worthy, key=outlook.gain_per_cost)
     size = ROUND_TRIALS if predictions is None else later_round_trials(predictions(chosen.task.key))
     return Choice(chosen, min(size, trials_left))
+
+
+def lacks_baseline(progress: TaskProgress) -> bool:
+    """Whether a task has schedules, but its program was never measured without one.
+
+    A round guided by a cost model has better to do at first: it comes with the task's second round,
+    or where none is worth it, in a last one of its own.
+    """
+    return progress.baseline_s is None and progress.best_s is not None and progress.rounds == 1
 
 
 def default_trials(tasks: Sequence[TaskProgress]) -> int:

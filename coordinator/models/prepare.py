@@ -15,6 +15,7 @@ from tvm import relax
 from coordinator.models.constant_views import fold_constant_views
 from coordinator.models.fold import fold_batch_norm
 from coordinator.models.layout import channels_last
+from coordinator.models.padding import pad_channels
 
 
 def prepare(module: Any, target: str, *, convert_layout: bool = True) -> Any:
@@ -45,4 +46,6 @@ def prepare(module: Any, target: str, *, convert_layout: bool = True) -> Any:
     ]
     with built_for, tvm.transform.PassContext(opt_level=3):
         folded = fold_constant_views(fold_batch_norm(module.clone()))
-        return tvm.transform.Sequential(passes)(channels_last(folded) if convert_layout else folded)
+        if convert_layout:
+            folded = channels_last(pad_channels(folded))
+        return tvm.transform.Sequential(passes)(folded)

@@ -146,6 +146,7 @@ def compare_times(stock: Run, run: Run, match: Match | None) -> dict[str, Figure
         "ratio": {key: round(value, 4) for key, value in ratio.items()},
         "matched": figure([float(match is not None)]),
         "trials_ratio": figure([trials / max(stock.trials(), 1)]),
+        "ours_s": figure([spent_s]),
         "ours_trials": figure([run.trials(spent_s)]),
     }
 

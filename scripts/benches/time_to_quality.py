@@ -5,7 +5,9 @@ For each network stock tunes for ``--trials-per-task`` times its tasks, and a fr
 from none (``_untrained``: candidates are random until the first training). Of the first network
 stock comes first, of the next ours, and so on, so that what drifts meets both; ours then gets the
 time that stock needed so far, by its trials, and a quarter more, and counts only what it knew by
-the end of stock's run. All of it runs on ``--threads`` cores. Nothing else should run meanwhile.
+the end of stock's run. ``--ours-share`` makes all of ours shorter; what it has by then is what
+stock's final result is compared with. All of it runs on ``--threads`` cores. Nothing else should
+run meanwhile.
 
 Our clock starts when the model is submitted to a fleet that stands ready, stock's when it reads the
 model, TVM imported; see :mod:`scripts.benches.quality_ours` and
@@ -16,6 +18,7 @@ Figures of each network M: ``stock_s_M``, ``stock_trials_M``, ``stock_failed_sha
 ``stock_s_to_1pct_M``, when stock's own estimate came within 1 % of its last; ``ours_s_to_match_M``
 (bounds: the bracket of the bisection), ``ratio_M`` over ``stock_s_M``, ``trials_ratio_M``,
 ``matched_M`` (where 0, the ratio counts as 1, and the other two as all that ours had time for);
+``ours_s_M``, the time that ours had, and ``ours_trials_M``;
 ``latency_gain_equal_time_M`` (theirs over ours, with a 90 % interval of the median over turns);
 ``vs_onnxruntime_M`` (its latency over ours) and ``stock_vs_onnxruntime_M``; ``latency_ms_M``;
 ``max_abs_err_M``; ``share_search_M``, ``share_build_M``, ``share_run_M``, ``share_other_M`` of our
@@ -103,12 +106,21 @@ def _parse(quick: bool, arguments: Sequence[str]) -> argparse.Namespace:
     add("--batch", type=int, default=2 if quick else 16, help="stock's, of one task at a time")
     add("--stock-prepared", action="store_true", help="stock tunes the network as we prepare it")
     add("--ours-trials", type=int, help="default: as many as the time allows; 0: our own default")
+    add(
+        "--ours-share",
+        type=float,
+        default=1.0,
+        help="of stock's time that ours gets: less is quicker, and no figure gains by it; "
+        "default: %(default)s",
+    )
     add("--no-untrained", action="store_true", help="leave the runs without a base model out")
     add("--dataset", type=Path, default=_DATASET, help="for the base model; default: %(default)s")
     add("--base-model", type=Path, help="take this one, whatever it learned from")
     add("--base-epochs", type=int, default=1 if quick else None, help="default: by the dataset")
     add("--seed", type=int, default=1, help="default: %(default)s")
     options = parser.parse_args(arguments)
+    if not 0 < options.ours_share <= 1:
+        parser.error("--ours-share must be above 0 and at most 1")
     if not 1 <= options.threads <= cores:
         parser.error(f"--threads must be 1 to {cores}, the cores there are")
     if unknown := [m for m in options.models if m not in MODELS and not Path(m).is_file()]:
@@ -148,8 +160,8 @@ class _Bench:
             )
 
     def measure(self) -> dict[str, Figure]:
-        networks = []
-        for named in self._options.models:
+        networks, options = [], self._options
+        for named in options.models:
             note(f"time-to-quality: importing {named}")
             place = self._folder / short_name(named) / "network"
             networks.append(prepare_network(named, self._target, place))
@@ -159,10 +171,10 @@ class _Bench:
         for index, network in enumerate(networks):
             if index % 2 == 0:
                 stock = self._stock(network)
-                ours = self._both(network, base, stock.seconds)
+                ours = self._both(network, base, stock.seconds * options.ours_share)
             else:
-                guess_s = trial_s * len(network.tasks) * self._options.trials_per_task
-                ours = self._both(network, base, guess_s * _MARGIN)
+                guess_s = trial_s * len(network.tasks) * options.trials_per_task
+                ours = self._both(network, base, guess_s * _MARGIN * options.ours_share)
                 stock = self._stock(network)
             trial_s = stock.seconds / max(stock.trials(), 1)
             results.append(self._compare(network, stock, ours))

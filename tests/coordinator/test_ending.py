@@ -48,6 +48,10 @@ class TestRules:
     def test_what_was_never_tried_keeps_it_going(self) -> None:
         assert why(STALLED, progress("fresh")) == ""
 
+    def test_a_baseline_that_is_due_keeps_it_going(self) -> None:
+        assert why(STALLED, progress("small", 1e-9, has_baseline=False)) == ""
+        assert why(STALLED, progress("small", 1e-9, 1e-9, has_baseline=False)) != ""
+
     def test_what_failed_keeps_it_going_until_it_is_hopeless(self) -> None:
         assert why(STALLED, progress("broken", rounds=2)) == ""
         assert why(STALLED, progress("broken", rounds=3)).endswith("less than 0.1 %")

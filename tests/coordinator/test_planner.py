@@ -80,16 +80,32 @@ async def test_a_later_round_knows_the_model_and_what_was_measured(
     tuning(store)
     store.add_model_version(model("v1"))
     first = await granted(planner)
-    report = [trial(n, first.lease_id) for n in (3, 1, 2)]
+    baseline = trial(9, first.lease_id, trace="[[], []]")
+    report = [*(trial(n, first.lease_id) for n in (3, 1, 2)), baseline]
     store.ingest_trials("id-one", first.lease_id, first.fencing_token, report, NOW)
     store.end_lease(first.lease_id, first.fencing_token, LeaseState.DONE)
     store.mark_exhausted("c-1", OTHER_KEY)
 
     work = await round_for(planner)
     assert work.model_version == "v1"
-    assert [k.latency_s for k in work.known] == pytest.approx([0.001, 0.002, 0.003])
+    assert [k.latency_s for k in work.known][:3] == pytest.approx([0.001, 0.002, 0.003])
     assert work.tried == {t.candidate for t in report}
     assert not work.include_baseline
+
+
+async def test_a_round_that_a_model_guides_leaves_the_baseline_to_the_second(
+    store: Store, planner: LeasePlanner
+) -> None:
+    tuning(store)
+    store.add_model_version(model("v1"))
+    store.mark_exhausted("c-1", OTHER_KEY)
+    first = await granted(planner)
+    assert isinstance(first.work, RoundSpec)
+    assert not first.work.include_baseline
+    report = [trial(n, first.lease_id) for n in (1, 2)]
+    store.ingest_trials("id-one", first.lease_id, first.fencing_token, report, NOW)
+    store.end_lease(first.lease_id, first.fencing_token, LeaseState.DONE)
+    assert (await round_for(planner)).include_baseline
 
 
 async def test_work_is_expected_of_a_model_that_is_being_imported(

@@ -30,7 +30,7 @@ RIGHT = [float(-n) for n in range(12)]
 
 def test_a_first_round_is_sized_by_what_is_known_and_what_it_matters() -> None:
     assert first_round_trials(0.1, model_known=False) == ROUND_TRIALS
-    assert first_round_trials(0.1, model_known=True) == GUIDED_ROUND_TRIALS
+    assert first_round_trials(0.1, model_known=True) == SMALL_ROUND_TRIALS
     assert first_round_trials(0.001, model_known=False) == SMALL_ROUND_TRIALS
     assert first_round_trials(0.001, model_known=True) == SMALL_ROUND_TRIALS
 
@@ -43,12 +43,12 @@ def test_a_first_round_is_sized_by_what_is_known_and_what_it_matters() -> None:
         ([0.0] * 12, ROUND_TRIALS),
         ([*RIGHT[:9:-1], *RIGHT[:10]], ROUND_TRIALS),
         ([RIGHT[1], RIGHT[0], *RIGHT[2:]], GUIDED_ROUND_TRIALS),
-        (RIGHT[:7], ROUND_TRIALS),
-        ([], ROUND_TRIALS),
+        (RIGHT[:7][::-1], GUIDED_ROUND_TRIALS),
+        ([], GUIDED_ROUND_TRIALS),
     ],
-    ids=["right", "wrong", "ties", "two thirds", "nearly right", "too few to tell", "no model"],
+    ids=["right", "wrong", "ties", "two thirds", "nearly right", "too few to tell", "none"],
 )
-def test_a_later_round_is_short_where_most_pairs_were_ranked_right(
+def test_a_later_round_is_short_unless_pairs_were_ranked_wrong(
     scores: list[float], expected: int
 ) -> None:
     assert later_round_trials(scored(scores)) == expected

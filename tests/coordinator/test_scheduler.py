@@ -13,6 +13,7 @@ from coordinator.campaigns.scheduler import (
     choose_round,
     default_trials,
     estimated_latency_s,
+    lacks_baseline,
 )
 from coordinator.state.records import TaskKey, TaskProgress
 from coordinator.state.trial_records import LatencyPoint
@@ -32,8 +33,8 @@ def chosen(*tasks: TaskProgress, min_gain: float = 0.0) -> str | None:
     return made.progress.task.name if made else None
 
 
-def size(*tasks: TaskProgress, trials_left: int = 100) -> int:
-    made = choice(*tasks, trials_left=trials_left)
+def size(*tasks: TaskProgress, trials_left: int = 100, min_gain: float = 0.0) -> int:
+    made = choice(*tasks, trials_left=trials_left, min_gain=min_gain)
     assert made is not None
     return made.trials
 
@@ -119,8 +120,22 @@ def test_first_rounds_are_shorter_where_a_model_guides_them() -> None:
     tasks = [progress("a")]
     guided = choose_round(Outlook(tasks), 100, (), predictions=lambda _: [])
     assert guided is not None
-    assert guided.trials == GUIDED_ROUND_TRIALS
+    assert guided.trials == SMALL_ROUND_TRIALS
     assert size(*tasks) == ROUND_TRIALS
+
+
+def test_a_baseline_is_measured_once_no_round_is_worth_more() -> None:
+    stalled = progress("stalled", *[1.0] * 9)
+    small = progress("small", 1e-9, has_baseline=False)
+    assert lacks_baseline(small)
+    assert chosen(stalled, small, min_gain=0.1) == "small"
+    assert size(stalled, small, min_gain=0.1) == 1
+    assert chosen(progress("improves", 2.0, 1.0), small, min_gain=0.01) == "improves"
+
+
+def test_a_baseline_that_could_not_be_measured_is_let_go() -> None:
+    assert not lacks_baseline(progress("twice", 1.0, 1.0, has_baseline=False))
+    assert not lacks_baseline(progress("fresh"))
 
 
 def test_a_task_with_failures_only_is_given_up_after_some_rounds() -> None:
