@@ -30,6 +30,10 @@ _POLL_S = 2.0
 FIRST_TRAINING_TRIALS = 96
 """Trials before the first training: fewer leave too few held-out pairs to judge a model by."""
 
+FIRST_FINE_TUNING_TRIALS = 144
+"""The same where there is a model already, which must not be outdone by chance: what begins with
+four trials of every task has few pairs to compare it on, and training takes cores from building."""
+
 GROWTH = 0.5
 """Share of new trials that makes another training worth its time."""
 
@@ -71,7 +75,7 @@ class TrainingSupervisor:
         while True:
             try:
                 trials = await asyncio.to_thread(self._wanted)
-                if trials >= max(FIRST_TRAINING_TRIALS, trained_on * (1 + GROWTH)):
+                if trials >= max(await asyncio.to_thread(self._least), trained_on * (1 + GROWTH)):
                     # Counted as done even if it fails: the same trials would fail it again.
                     trained_on = trials
                     await self._train()
@@ -90,6 +94,10 @@ class TrainingSupervisor:
         if running and all(c.spec.purpose is CampaignPurpose.COLLECT for c in running):
             return 0
         return self._store.count_trials()
+
+    def _least(self) -> int:
+        known = self._store.current_model() is not None
+        return FIRST_FINE_TUNING_TRIALS if known else FIRST_TRAINING_TRIALS
 
     def _trained_on(self) -> int:
         # Versions that were shipped or sent count no trials of ours.

@@ -9,9 +9,9 @@ splits that hold out a target, attention_128 (fine-tuned with 128 trials of that
 that are not tested; ``..._attention_0`` is the same model without them on the same tests).
 ``SPLIT_ahead_of_xgb_hw`` is the difference of PCA on the same tasks.
 
-``pruning``: ``pruned_share_by_task`` (strategy ``combined``) and ``pruned_share_by_task_random``,
-the largest share of the training trials removed at which PCA's interval still covers the whole
-set's.
+``pruning``: ``pruned_share_SPLIT`` (strategy ``combined``) and ``pruned_share_SPLIT_random``, the
+largest share of the training trials removed at which PCA's interval still covers the whole set's;
+by_task, or each ``--prune-split`` that is named (33 trainings each).
 
 ``speed``, all on one core: ``rank_2560_s`` (2,560 candidates in onnxruntime, features given),
 ``rank_ratio_vs_xgb`` (XGBoost's predict on the same candidates over it, pooled features given) and
@@ -35,6 +35,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ _DATASET = Path(__file__).parents[2] / "datasets" / "zen4-one-core"
 _CANDIDATES = 2560
 _REPEATS = 7
 _METRICS = ("pca", "top1", "top5")
+_SPLITS = ("within_task", "by_task", "by_network", "by_target", "unseen_both")
 _TARGET_SPLITS = ("by_target", "unseen_both")
 _LABELS = 128
 _INPUTS = ("features", "mask", "hardware")
@@ -56,13 +58,15 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
 
     Args:
         quick: one seed, and no pruning.
-        arguments: ``--part`` (default: all), ``--dataset DIR``, ``--seeds N``, ``--folder DIR`` for
-            what is computed on the way: a second call goes on where the first was interrupted.
+        arguments: ``--part`` (default: all), ``--prune-split``, ``--dataset DIR``, ``--seeds N``,
+            ``--folder DIR`` for what is computed on the way: a second call goes on where the first
+            was interrupted.
     """
     parser = argparse.ArgumentParser(prog="scripts/bench costmodel", description=__doc__)
     parser.add_argument("--part", choices=_PARTS, action="append")
     parser.add_argument("--dataset", type=Path, default=_DATASET)
     parser.add_argument("--seeds", type=int, default=1 if quick else 3)
+    parser.add_argument("--prune-split", choices=_SPLITS, action="append")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -79,7 +83,7 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
         plan = Plan(seeds=tuple(range(options.seeds)), effort=Effort(len(os.sched_getaffinity(0))))
         measure: dict[str, Callable[[Any, Any], dict[str, Figure]]] = {
             "splits": _splits,
-            "pruning": _pruning,
+            "pruning": partial(_pruning, splits=tuple(options.prune_split or ("by_task",))),
             "speed": _speed,
             "parity": _parity,
         }
@@ -132,12 +136,12 @@ def _splits(bench: Any, plan: Any) -> dict[str, Figure]:
     return figures
 
 
-def _pruning(bench: Any, plan: Any) -> dict[str, Figure]:
+def _pruning(bench: Any, plan: Any, splits: tuple[str, ...]) -> dict[str, Figure]:
     from dataclasses import replace  # noqa: PLC0415
 
     from coordinator.study.studies.pruning import study_pruning  # noqa: PLC0415
 
-    found = study_pruning(bench, replace(plan, splits=("by_task",), models=("combined", "random")))
+    found = study_pruning(bench, replace(plan, splits=splits, models=("combined", "random")))
     suffix = {"combined": "", "random": "_random"}
     return {
         f"pruned_share_{row['split']}{suffix[row['strategy']]}": figure([row["removed"]])

@@ -11,7 +11,11 @@ from model_folders import fill, train_small, write_model
 from store_samples import NOW, model
 
 from coordinator.costmodel.registry import ModelRegistry
-from coordinator.costmodel.supervisor import TrainingSupervisor
+from coordinator.costmodel.supervisor import (
+    FIRST_FINE_TUNING_TRIALS,
+    FIRST_TRAINING_TRIALS,
+    TrainingSupervisor,
+)
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.sql import open_store
@@ -58,6 +62,14 @@ async def test_the_first_training_goes_on_from_the_base_model(
     assert current.version == "v1"
     assert supervisor._trained_on() == 100
     assert list(home.run_dir.glob("train-*")) == []
+
+
+def test_fine_tuning_begins_later_than_training_anew(
+    store: Store, supervisor: TrainingSupervisor
+) -> None:
+    assert supervisor._least() == FIRST_TRAINING_TRIALS
+    store.add_model_version(model("v1"))
+    assert supervisor._least() == FIRST_FINE_TUNING_TRIALS
 
 
 def test_a_version_judged_against_one_that_is_not_current_any_more_is_not_promoted(
