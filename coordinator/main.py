@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from coordinator.server.app import Core, ServerConfig, Wiring, serve, without_wo
 from coordinator.state.home import default_home
 from tunefleet.errors import TuneFleetError
 from tunefleet.model_files import ONNX_FILE
+
+DATABASE_VARIABLE = "TUNEFLEET_DATABASE"
+"""Environment variable with the database's URL."""
 
 
 def main(
@@ -63,7 +67,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="HOST:PORT",
         help="loopback only; port 0 picks a free one; default: %(default)s",
     )
-    parser.add_argument("--database", default="", metavar="URL", help="default: SQLite in the home")
+    parser.add_argument(
+        "--database",
+        default=os.environ.get(DATABASE_VARIABLE, ""),
+        metavar="URL",
+        help="such as postgresql://user@host/database; a password is safer in the variable "
+        f"{DATABASE_VARIABLE}, since arguments can be seen; default: SQLite in the home",
+    )
     parser.add_argument(
         "--base-model",
         type=_model_folder,

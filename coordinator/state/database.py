@@ -1,4 +1,4 @@
-"""Connections and transactions; what differs between databases is here and nowhere else."""
+"""Connections and transactions; what differs between databases is here and in ``postgresql``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,39 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from coordinator.state.postgresql import open_postgresql
+from tunefleet.errors import Reason, TuneFleetError
 
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 """Another process, such as a training job, may hold the file; no transaction takes this long."""
 
 _WRITES = "tunefleet_writes"
 
+_POSTGRESQL_READER: dict[str, Any] = {
+    "isolation_level": "REPEATABLE READ",
+    "postgresql_readonly": True,
+}
+"""One state for the whole transaction, not one for each statement."""
+
 
 class Database:
     """Transactions on one database. Writers of one process queue here, readers never wait."""
 
     def __init__(self, url: str) -> None:
+        """Prepare to connect.
+
+        Raises:
+            TuneFleetError: INVALID_ARGUMENT for what is no URL of a database that is supported,
+                NOT_INSTALLED without its driver.
+        """
         self._engine = _open_engine(url)
         self._writer = self._engine.execution_options(**{_WRITES: True})
+        sqlite = self._engine.dialect.name == "sqlite"
+        self._reader = (
+            self._engine if sqlite else self._engine.execution_options(**_POSTGRESQL_READER)
+        )
         self._writing = threading.Lock()
 
     def close(self) -> None:
@@ -30,7 +50,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Run statements that see one state of the database."""
-        with self._engine.begin() as connection:
+        with self._reader.begin() as connection:
             yield connection
 
     @contextmanager
@@ -41,13 +61,27 @@ class Database:
 
 
 def _open_engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as e:
+        raise _unsupported("what was given is no URL of one") from e
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return open_postgresql(parsed, writes=_WRITES)
+    if backend != "sqlite":
+        raise _unsupported(f"{backend} is none of them")
     engine = create_engine(parsed, connect_args={"check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _unsupported(why: str) -> TuneFleetError:
+    return TuneFleetError(
+        Reason.INVALID_ARGUMENT,
+        f"the state is kept in SQLite or PostgreSQL; {why}",
+        "Give a URL such as postgresql://user:password@host/database.",
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import OperationalError
+
 from coordinator.state.database import Database
 from coordinator.state.migrate import migrate
 from coordinator.state.sql_campaigns import SqlCampaigns
@@ -15,6 +18,7 @@ from coordinator.state.sql_models import SqlModels
 from coordinator.state.sql_replays import SqlReplays
 from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
+from tunefleet.errors import Reason, TuneFleetError
 
 
 class SqlStore(
@@ -42,15 +46,24 @@ def open_store(url: str) -> Store:
     """Open a database and bring it up to date.
 
     Args:
-        url: as SQLAlchemy takes it, such as ``sqlite:////home/me/.tunefleet/tunefleet.db``.
+        url: as SQLAlchemy takes it, such as ``sqlite:////home/me/.tunefleet/tunefleet.db`` or
+            ``postgresql://me:secret@host/tunefleet``.
 
     Raises:
-        TuneFleetError: INCOMPATIBLE if a newer release wrote it.
+        TuneFleetError: INCOMPATIBLE if a newer release wrote it, DATABASE_UNREACHABLE if it cannot
+            be connected to, INVALID_ARGUMENT and NOT_INSTALLED as :class:`Database`.
     """
     database = Database(url)
     try:
         with database.write() as connection:
             migrate(connection)
+    except OperationalError as e:
+        database.close()
+        raise TuneFleetError(
+            Reason.DATABASE_UNREACHABLE,
+            f"the database {make_url(url).render_as_string()} cannot be opened: "
+            f"{str(e.orig).strip()}",
+        ) from e
     except BaseException:
         database.close()
         raise

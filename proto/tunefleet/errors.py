@@ -85,6 +85,9 @@ class Reason(Enum):
     ADDRESS_IN_USE = ErrorKind(
         45, "UNAVAILABLE", "Stop who listens there, or choose another --listen (port 0 finds one)."
     )
+    DATABASE_UNREACHABLE = ErrorKind(
+        46, "UNAVAILABLE", "Check that the database runs, and the URL given with --database."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 

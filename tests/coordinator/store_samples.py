@@ -1,11 +1,9 @@
-"""Records that tests of the coordinator store and read back, and the databases they run on."""
+"""Records that tests of the coordinator store and read back."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,11 +25,6 @@ from tunefleet.trials import ProgramFeatures, Trial, Verdict, trial_id
 
 TARGET = '{"kind":"llvm","mcpu":"znver4","num-cores":2}'
 NOW = 1_800_000_000.0
-
-BACKENDS: dict[str, Callable[[Path], str]] = {
-    "sqlite": lambda folder: f"sqlite:///{folder / 'store.db'}",
-}
-"""Makes the URL of an empty database in a folder; every backend passes the same tests."""
 
 PROFILE = DeviceProfile(
     arch="x86_64",

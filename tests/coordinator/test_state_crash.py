@@ -5,17 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-from store_samples import BACKENDS, KEY, NOW, trial
+from store_samples import KEY, NOW, trial
 
 from coordinator.state.sql import open_store
 
 
-@pytest.mark.parametrize("backend", list(BACKENDS))
-def test_acknowledged_trials_survive_the_kill_of_who_stored_them(
-    backend: str, tmp_path: Path
-) -> None:
-    url = BACKENDS[backend](tmp_path)
+def test_acknowledged_trials_survive_the_kill_of_who_stored_them(url: str) -> None:
     script = Path(__file__).with_name("store_ingester.py")
     ingester = subprocess.Popen([sys.executable, str(script), url], stdout=subprocess.PIPE)
     assert ingester.stdout is not None

@@ -13,6 +13,8 @@ import typer
 
 from tunefleet.cli.options import DEFAULT_LISTEN
 
+_DATABASE_VARIABLE = "TUNEFLEET_DATABASE"
+
 ListenOption = Annotated[
     str,
     typer.Option(
@@ -43,6 +45,16 @@ def serve(
             show_default=False,
         ),
     ] = "",
+    database: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar=_DATABASE_VARIABLE,
+            help="PostgreSQL database for the state, such as postgresql://user@host/database; "
+            "SQLite in the folder if left out.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Run a coordinator in the foreground, with its log on stderr.
 
@@ -52,6 +64,7 @@ def serve(
     \bExamples:
       $ tunefleet serve
       $ tunefleet serve --home /srv/tunefleet --listen 127.0.0.1:7460
+      $ tunefleet serve --database postgresql://tunefleet@db.lab/tunefleet
     """
     from tunefleet.cli.installed import require_coordinator
 
@@ -60,6 +73,9 @@ def serve(
     command = [sys.executable, "-m", "coordinator", "--home", str(folder), "--listen", listen]
     if base_model:
         command += ["--base-model", base_model]
+    if database:
+        # Not as an argument: a list of processes would show the password.
+        os.environ[_DATABASE_VARIABLE] = database
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 
