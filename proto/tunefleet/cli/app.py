@@ -13,6 +13,7 @@ import typer
 
 from tunefleet import __version__
 from tunefleet.cli import (
+    backup,
     bench,
     campaigns,
     collect,
@@ -69,6 +70,8 @@ app.add_typer(dataset.app, name="dataset", rich_help_panel="Tuning")
 app.add_typer(devices.app, name="devices", rich_help_panel="Fleet")
 app.command("up", rich_help_panel="Running TuneFleet")(serve.up)
 app.command("serve", rich_help_panel="Running TuneFleet")(serve.serve)
+app.command("backup", rich_help_panel="Running TuneFleet")(backup.backup)
+app.command("restore", rich_help_panel="Running TuneFleet")(backup.restore)
 
 
 def _print_version(wanted: bool) -> None:

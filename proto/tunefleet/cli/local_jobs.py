@@ -224,6 +224,28 @@ def evaluate_models(
     return _run("coordinator.study.evaluate_job", spec, activity)
 
 
+def copy_state(
+    action: str, home: Path, place: Path, activity: Activity | None = None
+) -> dict[str, Any]:
+    """Copy a coordinator's state to a backup, or bring it back.
+
+    Args:
+        action: ``backup`` or ``restore``.
+        home: the coordinator's folder.
+        place: the backup's.
+        activity: told the share done, 0 to 1, and what is being done.
+
+    Returns:
+        What the coordinator's backup job returns.
+
+    Raises:
+        TuneFleetError: INVALID_ARGUMENT, HOME_IN_USE, INCOMPATIBLE or NOT_INSTALLED.
+    """
+    require_datasets()
+    spec = {"action": action, "home": str(home.absolute()), "place": str(place.absolute())}
+    return _run("coordinator.state.backup_job", spec, activity)
+
+
 def profile_files(given: Sequence[str] | None) -> list[tuple[str, str]]:
     """Split ``DEVICE=FILE`` or ``FILE`` into a device, empty where none is named, and a path."""
     pairs = []
