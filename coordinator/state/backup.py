@@ -10,7 +10,6 @@ folder is the backup of before.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
+from coordinator.state.snapshot import snapshot, sync
 from coordinator.state.sql import open_store
 from tunefleet import __version__
 from tunefleet.errors import Reason, TuneFleetError
@@ -123,37 +123,8 @@ def restore(place: Path, home: Home, progress: Progress) -> Copied:
         snapshot(place / DATABASE_FILE, fresh)
         _adopt(fresh)
         fresh.replace(target)
-        _sync(home.root)
+        sync(home.root)
     return copied
-
-
-def snapshot(source: Path, target: Path) -> None:
-    """Copy an SQLite database that others may be writing to, durably, as it is at one moment.
-
-    Raises:
-        TuneFleetError: INVALID_ARGUMENT if the copy is damaged, as the source then is.
-    """
-    for leftover in (target, *(target.with_name(target.name + end) for end in ("-wal", "-shm"))):
-        leftover.unlink(missing_ok=True)
-    try:
-        with (
-            closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reading,
-            closing(sqlite3.connect(target)) as writing,
-        ):
-            reading.backup(writing)
-            # One file, that can be copied as such.
-            writing.execute("PRAGMA journal_mode = DELETE")
-            [found] = writing.execute("PRAGMA integrity_check(1)").fetchone()
-    except sqlite3.DatabaseError as e:
-        found = str(e)
-    if found != "ok":
-        target.unlink(missing_ok=True)
-        raise TuneFleetError(
-            Reason.INVALID_ARGUMENT,
-            f"the database {source} is damaged: {found}",
-            "Restore an earlier backup.",
-        )
-    _sync(target)
 
 
 def _check_backup(place: Path) -> None:
@@ -173,11 +144,13 @@ def _check_backup(place: Path) -> None:
 def _adopt(database: Path) -> None:
     """Bring a restored database to this release, and its fencing tokens beyond those of then."""
     open_store(f"sqlite:///{database.absolute()}").close()
+    for copy in database.parent.glob(f"{database.name}.at-*"):
+        copy.unlink()  # of the backup, which stays as it is
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE counters SET value = value + ?", (FENCING_LEAP,))
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
-    _sync(database)
+    sync(database)
 
 
 def _copy_blobs(source: Path, target: Path, progress: Progress) -> Copied:
@@ -219,11 +192,3 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + _PARTIAL)
     partial.write_text(text + "\n")
     partial.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

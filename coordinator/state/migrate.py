@@ -13,6 +13,14 @@ from sqlalchemy import Connection
 from tunefleet.errors import Reason, TuneFleetError
 
 
+def outdated(connection: Connection) -> str | None:
+    """Return the revision of a database that an older release wrote; ``None`` for any other."""
+    scripts = _scripts()
+    here = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in scripts.walk_revisions()}
+    return here if here in known and here != scripts.get_current_head() else None
+
+
 def migrate(connection: Connection, revision: str = "head") -> None:
     """Apply the migrations that are missing, within the connection's transaction.
 
@@ -23,12 +31,8 @@ def migrate(connection: Connection, revision: str = "head") -> None:
     Raises:
         TuneFleetError: INCOMPATIBLE if a newer release has changed the tables.
     """
-    config = Config()
-    # Alembic takes % for the beginning of an interpolation.
-    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
-    config.set_main_option("script_location", folder)
-    config.set_main_option("path_separator", "os")
-    scripts = ScriptDirectory.from_config(config)
+    config = _config()
+    scripts = _scripts()
     here = MigrationContext.configure(connection).get_current_revision()
     if here == scripts.get_current_head():
         return
@@ -40,3 +44,16 @@ def migrate(connection: Connection, revision: str = "head") -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
+
+
+def _config() -> Config:
+    config = Config()
+    # Alembic takes % for the beginning of an interpolation.
+    folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
+    config.set_main_option("script_location", folder)
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

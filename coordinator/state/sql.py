@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import structlog
 from sqlalchemy import make_url
 from sqlalchemy.exc import OperationalError
 
 from coordinator.state.database import Database
-from coordinator.state.migrate import migrate
+from coordinator.state.migrate import migrate, outdated
+from coordinator.state.snapshot import snapshot
 from coordinator.state.sql_campaigns import SqlCampaigns
 from coordinator.state.sql_datasets import SqlDatasets
 from coordinator.state.sql_devices import SqlDevices
@@ -19,6 +23,8 @@ from coordinator.state.sql_replays import SqlReplays
 from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
+
+log = structlog.get_logger()
 
 
 class SqlStore(
@@ -45,6 +51,8 @@ class SqlStore(
 def open_store(url: str) -> Store:
     """Open a database and bring it up to date.
 
+    An SQLite file that an older release wrote is copied first, to ``FILE.at-REVISION``.
+
     Args:
         url: as SQLAlchemy takes it, such as ``sqlite:////home/me/.tunefleet/tunefleet.db`` or
             ``postgresql://me:secret@host/tunefleet``.
@@ -55,6 +63,10 @@ def open_store(url: str) -> Store:
     """
     database = Database(url)
     try:
+        with database.read() as connection:
+            before = outdated(connection)
+        if before is not None:
+            _keep(url, before)
         with database.write() as connection:
             migrate(connection)
     except OperationalError as e:
@@ -68,3 +80,13 @@ def open_store(url: str) -> Store:
         database.close()
         raise
     return SqlStore(database)
+
+
+def _keep(url: str, revision: str) -> None:
+    """Copy an SQLite file as it is; those who run PostgreSQL have backups of their own."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        file = Path(parsed.database)
+        copy = file.with_name(f"{file.name}.at-{revision}")
+        snapshot(file, copy)
+        log.info("database copied before it is brought to this release", copy=str(copy))

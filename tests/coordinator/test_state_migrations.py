@@ -85,6 +85,25 @@ def test_campaigns_of_older_releases_use_up_their_budget(url: str) -> None:
         store.close()
 
 
+def test_a_file_of_an_older_release_is_copied_first(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        migrate(connection, "0006")
+    engine.dispose()
+    for _ in range(2):
+        open_store(f"sqlite:///{file}").close()
+    copy = tmp_path / "store.db.at-0006"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [file.name, copy.name]
+    with create_engine(f"sqlite:///{copy}").connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0006"
+
+
+def test_a_new_database_is_not_copied(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path / 'store.db'}").close()
+    assert not list(tmp_path.glob("*.at-*"))
+
+
 def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
     open_store(url).close()
     with create_engine(url).begin() as connection:
