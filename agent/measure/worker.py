@@ -27,6 +27,7 @@ from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
 from agent.measure.sandbox import become_subreaper
+from agent.recorder import RunningMark
 from agent.tvm_startup import import_tvm
 from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
@@ -71,11 +72,16 @@ def _measure(channel: Channel, request: dict[str, Any]) -> None:
             _send_result(channel, MeasureOutcome(name, Verdict.BUILD_ERROR, error=error))
         return
 
-    def on_phase(phase: str, names: list[str]) -> None:
-        channel.send({"event": "phase", "phase": phase, "candidates": names})
+    with RunningMark(Path(request["state_dir"])) as mark:
 
-    for outcome in measure_batch(bench, batch, on_phase, request["best_s"]):
-        _send_result(channel, outcome)
+        def on_phase(phase: str, names: list[str]) -> None:
+            if phase == "run":
+                mark.set(names[0])
+            channel.send({"event": "phase", "phase": phase, "candidates": names})
+
+        for outcome in measure_batch(bench, batch, on_phase, request["best_s"]):
+            mark.clear()
+            _send_result(channel, outcome)
     bench.history.save()
 
 
