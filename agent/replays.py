@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.recorder import Recorder
 from agent.rounds import (
     Measurer,
     RoundError,
@@ -43,6 +44,8 @@ class ReplayInput:
     spec: ReplaySpec
     workload_path: Path
     profile: DeviceProfile
+    fencing_token: int = 0
+    recorder: Recorder | None = None
 
 
 async def featurize(
@@ -129,7 +132,15 @@ def _as_round(work: ReplayInput) -> RoundInput:
         seed=0,
         measure=spec.measure,
     )
-    return RoundInput(work.lease_id, round_spec, work.workload_path, None, work.profile)
+    return RoundInput(
+        work.lease_id,
+        round_spec,
+        work.workload_path,
+        None,
+        work.profile,
+        work.fencing_token,
+        work.recorder,
+    )
 
 
 def _failed(work: ReplayInput, result: FeaturizedTrace, trace: str) -> Trial:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import structlog
 
 from agent.frames import WorkerDied
 from agent.measure.outcome import MeasureOutcome
+from agent.recorder import TIMES_FORGIVEN, Recorder, lost_trial
 from agent.search.messages import (
     Candidate,
     ErrorKind,
@@ -85,6 +87,9 @@ class RoundInput:
     workload_path: Path
     model_path: Path | None
     profile: DeviceProfile
+    fencing_token: int = 0
+    recorder: Recorder | None = None
+    """Remembers what is measured, should the device go down meanwhile."""
 
 
 async def run_round(
@@ -168,7 +173,11 @@ async def measure_proposal(
         RoundError: nothing can be measured here.
     """
     by_name = {candidate.candidate: candidate for candidate in proposal.candidates}
-    pairs = [(candidate.candidate, candidate.trace) for candidate in by_name.values()]
+    traces = {name: candidate.trace for name, candidate in by_name.items()}
+    if work.recorder is not None:
+        traces = await _without_dangerous(work, work.recorder, traces, deliver)
+        await asyncio.to_thread(work.recorder.begin, work.lease_id, work.fencing_token, traces)
+    pairs = list(traces.items())
     build_s = run_s = 0.0
     best_s = min((known.latency_s for known in work.spec.known), default=None)
     measure = functools.partial(measurer.measure, work.workload_path, work.spec.target)
@@ -181,6 +190,26 @@ async def measure_proposal(
     except (WorkerDied, TimeoutError) as e:
         raise RoundError(f"this device cannot measure: {e}", permanent=False) from e
     return build_s, run_s
+
+
+async def _without_dangerous(
+    work: RoundInput,
+    recorder: Recorder,
+    traces: Mapping[str, str],
+    deliver: Callable[[Trial], Awaitable[None]],
+) -> dict[str, str]:
+    """Leave out what the device went down with: under this lease, or more often than forgiven."""
+    safe = {}
+    for name, trace in traces.items():
+        times = recorder.times(name)
+        if recorder.knows(name, work.lease_id):
+            _log.warning("candidate left out: the device went down while it ran", candidate=name)
+        elif times > TIMES_FORGIVEN:
+            error = f"not measured: the device went down {times} times while it ran"
+            await deliver(lost_trial(work.lease_id, name, trace, error))
+        else:
+            safe[name] = trace
+    return safe
 
 
 def _trial(work: RoundInput, candidate: Candidate, outcome: MeasureOutcome) -> Trial:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from agent.frames import Channel
+from agent.measure.arguments import input_sets
 from agent.measure.canary import Canary
 from agent.measure.conditions import ForeignLoad, waited_s
 from agent.measure.sampling import Instruments, Sampling
 from agent.measure.timer import Timer
 from tunefleet.leases import BASELINE_TRACE, MeasurePolicy
 
+_SHARED_BYTES = 256 * 2**20
+"""Larger arguments may be more than the machine has: that must cost a candidate, not the worker."""
 _FILL_BYTES = 2**20
 """Inputs repeat with this period: enough to look random, cheap to make."""
 
@@ -32,6 +37,9 @@ class BuildRequest:
     policy: MeasurePolicy
     canary: Canary | None = None
     """The reference kernel, compiled before the fork."""
+    inputs: Sequence[Sequence[Any]] = ()
+    """Sets of arguments to run with in turn, made before the fork: what is only read is shared.
+    None are made here where there are none."""
 
 
 def live(request: BuildRequest, channel: Channel) -> None:
@@ -48,7 +56,7 @@ def live(request: BuildRequest, channel: Channel) -> None:
     try:
         began, cpu_began = time.monotonic(), time.process_time()
         module = build(request)
-        inputs = make_inputs(module.inputs)
+        inputs = request.inputs or [make_inputs(module.inputs)]
         build_s, build_cpu_s = time.monotonic() - began, time.process_time() - cpu_began
         channel.send({"phase": "built", "build_s": build_s, "build_cpu_s": build_cpu_s})
         go = channel.recv()
@@ -63,7 +71,7 @@ def live(request: BuildRequest, channel: Channel) -> None:
 
 
 def _run(
-    request: BuildRequest, loaded: Any, inputs: list[Any], go: dict[str, Any]
+    request: BuildRequest, loaded: Any, inputs: Sequence[Sequence[Any]], go: dict[str, Any]
 ) -> dict[str, Any]:
     load = ForeignLoad()
     began = time.monotonic()
@@ -112,6 +120,30 @@ def build(request: BuildRequest) -> Built:
         loaded = tvm.compile(module, target=request.target).jit()
     loaded.get_function("main")  # LLVM's JIT generates machine code at the first look-up
     return Built(loaded, list(inputs))
+
+
+def arguments(workload: Any, policy: MeasurePolicy) -> list[list[Any]]:
+    """Make what the candidates of a workload are run with, in turn.
+
+    Args:
+        workload: IRModule with one PrimFunc ``main``.
+        policy: where it has caches flushed, one set is enough.
+
+    Returns:
+        None at all where they are so large that each candidate had better make, and answer for,
+        its own.
+    """
+    from tvm.s_tir.meta_schedule.arg_info import ArgInfo  # noqa: PLC0415
+
+    infos = list(ArgInfo.from_entry_func(workload, remove_preproc=True))
+    if sum(_bytes_of(info) for info in infos) > _SHARED_BYTES:
+        return []
+    inputs = make_inputs(infos)
+    return [inputs] if policy.flush_cache else input_sets(inputs)
+
+
+def _bytes_of(info: Any) -> int:
+    return math.prod(int(n) for n in info.shape) * np.dtype(str(info.dtype)).itemsize
 
 
 def warm_up(target: str) -> None:

@@ -51,6 +51,8 @@ class Bench:
     lock: MachineLock
     canary: Canary | None
     history: CanaryHistory
+    inputs: Sequence[Sequence[Any]] = ()
+    """Sets of arguments for the candidates, used in turn."""
     sensor: ThrottleSensor = field(default_factory=ThrottleSensor)
 
 
@@ -176,7 +178,9 @@ class _Line:
     def _begin(self, name: str, trace: str) -> None:
         bench = self._bench
         self._on_phase("build", [name])
-        request = BuildRequest(bench.workload, trace, bench.target, bench.policy, bench.canary)
+        request = BuildRequest(
+            bench.workload, trace, bench.target, bench.policy, bench.canary, bench.inputs
+        )
         sandbox = Sandbox(functools.partial(live, request), bench.policy, bench.threads)
         self._building.append(
             _Candidate(name, sandbox, time.time(), left_s=bench.policy.build_timeout_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,19 @@ class Timer:
     ``min_repeat_ms``), and fewer where runs are slow.
     """
 
-    def __init__(self, loaded: Any, inputs: list[Any], policy: MeasurePolicy) -> None:
+    def __init__(self, loaded: Any, inputs: Sequence[Sequence[Any]], policy: MeasurePolicy) -> None:
         """Run the program once or twice, to warm everything up, and discard that.
 
         Args:
             loaded: module with a function ``main``, in machine code.
-            inputs: its arguments.
+            inputs: sets of its arguments, which are used in turn.
             policy: how it is timed.
         """
         self._loaded = loaded
         self._main = loaded.get_function("main")
-        self._inputs = inputs
+        self._inputs = inputs[0]
+        self._in_turn = itertools.cycle(inputs)
+        self._several = len(inputs) > 1
         self._policy = policy
         self._deadline = time.monotonic() + policy.run_timeout_s
         # Starts the thread pool and touches all pages.
@@ -82,7 +86,7 @@ class Timer:
 
     def _take_warm(self, count: int) -> list[float]:
         number = max(1, self._policy.number, self._runs_for_a_sample())
-        if self._one_s >= _CALLED_FROM_PYTHON_S:
+        if self._several or self._one_s >= _CALLED_FROM_PYTHON_S:
             return [self._time(number) for _ in range(count)]
         if self._evaluator is None:
             self._evaluator = self._make_evaluator(number=number, repeat=1)
@@ -104,10 +108,10 @@ class Timer:
         return self._loaded.time_evaluator("main", tvm.cpu(), **options)
 
     def _time(self, number: int) -> float:
-        main, inputs = self._main, self._inputs
+        main, in_turn = self._main, self._in_turn
         began = time.perf_counter()
         for _ in range(number):
-            main(*inputs)
+            main(*next(in_turn))
         return (time.perf_counter() - began) / number
 
 

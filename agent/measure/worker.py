@@ -22,11 +22,12 @@ from typing import Any
 
 from agent.frames import Channel, worker_channel
 from agent.measure.canary import Canary, make_canary
-from agent.measure.candidate import warm_up
+from agent.measure.candidate import arguments, warm_up
 from agent.measure.history import CanaryHistory
 from agent.measure.outcome import MeasureOutcome, shorten_error
 from agent.measure.pipeline import Bench, measure_batch
 from agent.measure.sandbox import become_subreaper
+from agent.recorder import RunningMark
 from agent.tvm_startup import import_tvm
 from tunefleet.leases import MeasurePolicy
 from tunefleet.machine_lock import MachineLock
@@ -71,11 +72,16 @@ def _measure(channel: Channel, request: dict[str, Any]) -> None:
             _send_result(channel, MeasureOutcome(name, Verdict.BUILD_ERROR, error=error))
         return
 
-    def on_phase(phase: str, names: list[str]) -> None:
-        channel.send({"event": "phase", "phase": phase, "candidates": names})
+    with RunningMark(Path(request["state_dir"])) as mark:
 
-    for outcome in measure_batch(bench, batch, on_phase, request["best_s"]):
-        _send_result(channel, outcome)
+        def on_phase(phase: str, names: list[str]) -> None:
+            if phase == "run":
+                mark.set(names[0])
+            channel.send({"event": "phase", "phase": phase, "candidates": names})
+
+        for outcome in measure_batch(bench, batch, on_phase, request["best_s"]):
+            mark.clear()
+            _send_result(channel, outcome)
     bench.history.save()
 
 
@@ -86,17 +92,36 @@ def _make_bench(request: dict[str, Any]) -> Bench:
     threads = target_cores(target) or len(os.sched_getaffinity(0))
     # Read by each child when its runtime's thread pool starts.
     os.environ["TVM_NUM_THREADS"] = str(threads)
+    text = Path(request["workload_path"]).read_text(encoding="utf-8")
+    policy = MeasurePolicy(**request["policy"])
     return Bench(
-        workload=tvm.ir.load_json(Path(request["workload_path"]).read_text(encoding="utf-8")),
+        workload=tvm.ir.load_json(text),
         target=tvm.target.Target(target),
-        policy=MeasurePolicy(**request["policy"]),
+        policy=policy,
         threads=threads,
         build_workers=max(1, int(request["build_workers"])),
         quiet_timeout_s=float(request["quiet_timeout_s"]),
         lock=MachineLock(),
         canary=_prepare(target, threads),
         history=CanaryHistory(Path(request["state_dir"]), target, threads),
+        inputs=_inputs(text, policy),
     )
+
+
+@functools.lru_cache(1)
+def _inputs(workload: str, policy: MeasurePolicy) -> list[list[Any]]:
+    """Make what the candidates of a workload run with; none where they cannot be made.
+
+    They may be too large for this machine: then each candidate fails by itself, with its verdict.
+    """
+    import tvm  # noqa: PLC0415 (import_tvm has to come first)
+
+    with MachineLock().busy():
+        try:
+            return arguments(tvm.ir.load_json(workload), policy)
+        except Exception as e:
+            print(f"no inputs made before the fork: {e}", file=sys.stderr)  # noqa: T201 (the log)
+            return []
 
 
 @functools.lru_cache(_TARGETS_KEPT)

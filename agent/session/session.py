@@ -12,6 +12,7 @@ from agent import outbox
 from agent.outbox import Outbox
 from agent.profile.profiler import measure_profile
 from agent.profile.static import read_static_profile
+from agent.recorder import Recorder
 from agent.session import blobs, workers
 from agent.session.blobs import BlobCache
 from agent.session.coordinator import Coordinator, Identity
@@ -23,6 +24,7 @@ from agent.session.presence import Presence
 from agent.session.rpc import open_channel
 from agent.session.work import LeaseWork
 from agent.session.workers import Workers
+from tunefleet.conversions import trial_to_proto
 from tunefleet.errors import TuneFleetError
 
 GIVE_BACK_LIMIT_S = 10.0
@@ -82,7 +84,9 @@ class Session:
             coordinator = Coordinator(channel, identity, pace)
             cache = BlobCache(home.blobs, coordinator, pace, settings.blob_limit_bytes)
             delivery = Delivery(box, coordinator, pace)
-            work = LeaseWork(profile, cache, hands, delivery, home.logs)
+            recorder = Recorder(home.logs)
+            _recover(recorder, box)
+            work = LeaseWork(profile, cache, hands, delivery, log_dir=home.logs, recorder=recorder)
             self._leasing = Leasing(coordinator, delivery, work, pace)
             presence = Presence(coordinator, self._leasing, box.pending, pace)
             await self._run(coordinator, presence, delivery, self._leasing, work)
@@ -132,6 +136,18 @@ class Session:
         work.profile = await measure_profile(static, self._home.path, self._settings.target or None)
         await coordinator.register(work.profile)
         await leasing.run()
+
+
+def _recover(recorder: Recorder, box: Outbox) -> None:
+    """Report what ran when the device, or this agent, went down, and remember it."""
+    lost = recorder.recover()
+    if lost is None:
+        return
+    trial = lost.trial
+    _log.warning("the device went down while a candidate ran", candidate=trial.candidate)
+    payload = trial_to_proto(trial).SerializeToString()
+    box.put(trial.trial_id, trial.lease_id, lost.fencing_token, payload)
+    recorder.forget()
 
 
 async def _first_of(event: asyncio.Event, task: asyncio.Task[None]) -> None:

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from agent.recorder import Recorder
 from agent.replays import ReplayInput, featurize, run_replay
 from agent.rounds import RoundError, RoundInput, run_round
 from agent.session.benchmarks import run_benchmark
@@ -28,7 +29,9 @@ class LeaseWork:
         blobs: BlobCache,
         workers: Workers,
         delivery: Delivery,
+        *,
         log_dir: Path,
+        recorder: Recorder,
     ) -> None:
         self.profile = profile
         """What the device is; replaced once it has measured itself."""
@@ -36,6 +39,7 @@ class LeaseWork:
         self._workers = workers
         self._delivery = delivery
         self._log_dir = log_dir
+        self._recorder = recorder
 
     async def run(self, lease: Lease) -> WorkResult:
         """Do the work of a lease. When cancelled, end everything that was started for it.
@@ -72,14 +76,27 @@ class LeaseWork:
                 if isinstance(work, FeaturizeSpec):
                     return await self._featurize(work, workload_path)
                 if isinstance(work, ReplaySpec):
-                    replay = ReplayInput(lease.lease_id, work, workload_path, self.profile)
+                    replay = ReplayInput(
+                        lease.lease_id,
+                        work,
+                        workload_path,
+                        self.profile,
+                        lease.fencing_token,
+                        self._recorder,
+                    )
                     report = await run_replay(
                         replay, self._workers.searcher, self._workers.measurer, deliver
                     )
                 else:
                     model_path = paths.get(work.model_digest)
                     given = RoundInput(
-                        lease.lease_id, work, workload_path, model_path, self.profile
+                        lease.lease_id,
+                        work,
+                        workload_path,
+                        model_path,
+                        self.profile,
+                        lease.fencing_token,
+                        self._recorder,
                     )
                     report = await run_round(
                         given, self._workers.searcher, self._workers.measurer, deliver

@@ -14,6 +14,7 @@ import grpc
 import structlog
 
 from coordinator.server.bus import Bus, Notice
+from coordinator.server.disk import DiskGuard
 from coordinator.server.limits import (
     HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
@@ -57,11 +58,17 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     """Registers agents, leases work to them and takes in what they found."""
 
     def __init__(
-        self, store: Store, planner: Planner, bus: Bus, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        planner: Planner,
+        bus: Bus,
+        disk: DiskGuard,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._planner = planner
         self._bus = bus
+        self._disk = disk
         self._clock = clock
 
     async def RegisterAgent(
@@ -106,6 +113,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         device = await self._device(request.device_id)
         message = await self._held_lease(device.device_id)
         if message is None and device.ready:
+            await asyncio.to_thread(self._disk.require_room)
             lease = await self._planner.next_lease(device)
             message = None if lease is None else lease_to_proto(lease)
         if message is None:

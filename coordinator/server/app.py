@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from coordinator.server.bus import Bus
 from coordinator.server.campaign_service import CampaignService
 from coordinator.server.dataset_service import DatasetService
 from coordinator.server.device_service import DeviceService
+from coordinator.server.disk import DiskGuard
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.model_service import ModelService
 from coordinator.server.ports import NoWork, Planner
@@ -95,6 +97,11 @@ class Core:
     """The store's database, for jobs that open it themselves."""
     base_model: Path | None = field(default_factory=base_folder)
     """Folder of the cost model to begin with, if any."""
+
+    @cached_property
+    def disk(self) -> DiskGuard:
+        """What says whether there is room for new work."""
+        return DiskGuard(self.home.root)
 
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
@@ -177,11 +184,13 @@ def _make_server(
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(
-        AgentService(core.store, planner, core.bus, core.clock), server
+        AgentService(core.store, planner, core.bus, core.disk, core.clock), server
     )
-    blob_service_pb2_grpc.add_BlobServiceServicer_to_server(BlobService(core.blobs), server)
+    blob_service_pb2_grpc.add_BlobServiceServicer_to_server(
+        BlobService(core.blobs, core.disk), server
+    )
     user_service_pb2_grpc.add_CampaignServiceServicer_to_server(
-        CampaignService(core.store, core.blobs, core.bus, core.clock), server
+        CampaignService(core.store, core.blobs, core.bus, core.disk, core.clock), server
     )
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
         DeviceService(core.store, core.bus, core.clock), server

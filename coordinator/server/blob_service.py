@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from coordinator.server.disk import DiskGuard
 from coordinator.server.limits import CHUNK_BYTES, MAX_BLOB_BYTES
 from coordinator.state.blobs import BlobStore
 from tunefleet.errors import Reason, TuneFleetError
@@ -23,26 +24,33 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     """Gives blobs out and takes them in."""
 
-    def __init__(self, blobs: BlobStore, max_blob_bytes: int = MAX_BLOB_BYTES) -> None:
+    def __init__(
+        self, blobs: BlobStore, disk: DiskGuard, max_blob_bytes: int = MAX_BLOB_BYTES
+    ) -> None:
         self._blobs = blobs
+        self._disk = disk
         self._max_blob_bytes = max_blob_bytes
 
     async def GetBlob(
         self, request: pb.GetBlobRequest, context: _Context
     ) -> AsyncIterator[pb.GetBlobResponse]:
-        """Stream a blob; at least one message comes, so that its size is always told."""
+        """Stream a blob; at least one message comes, so that its size is always told.
+
+        The answer ends with BLOB_CORRUPT where the disk holds something else than the digest says.
+        """
         total = await asyncio.to_thread(self._blobs.size, request.digest)
         if not 0 <= request.offset <= total:
             raise TuneFleetError(
                 Reason.INVALID_ARGUMENT,
                 f"the offset {request.offset} is outside of the blob's {total} bytes",
             )
-        with await asyncio.to_thread(self._blobs.open, request.digest) as file:
-            file.seek(request.offset)
-            chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
+        with await asyncio.to_thread(self._blobs.reader, request.digest) as reader:
+            await asyncio.to_thread(reader.skip, request.offset)
+            chunk = await asyncio.to_thread(reader.read, CHUNK_BYTES)
             yield pb.GetBlobResponse(total_bytes=total, chunk=chunk)
-            while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            while chunk := await asyncio.to_thread(reader.read, CHUNK_BYTES):
                 yield pb.GetBlobResponse(total_bytes=total, chunk=chunk)
+            reader.verify()
 
     async def PutBlob(
         self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: _Context
@@ -54,9 +62,10 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             async for request in request_iterator:
                 if writer is None:
                     digest = request.digest
-                    if await asyncio.to_thread(self._blobs.has, digest):
+                    if await asyncio.to_thread(self._blobs.is_sound, digest):
                         size = await asyncio.to_thread(self._blobs.size, digest)
                         return pb.PutBlobResponse(total_bytes=size)
+                    await asyncio.to_thread(self._disk.require_room)
                     writer = stack.enter_context(self._blobs.writer())
                 if writer.size_bytes + len(request.chunk) > self._max_blob_bytes:
                     raise TuneFleetError(
@@ -72,8 +81,8 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     async def FindMissingBlobs(
         self, request: pb.FindMissingBlobsRequest, context: _Context
     ) -> pb.FindMissingBlobsResponse:
-        """Return the digests of which no blob is stored."""
+        """Return the digests of which no blob is stored, or one that the disk has spoiled."""
         missing = await asyncio.to_thread(
-            lambda: [digest for digest in request.digests if not self._blobs.has(digest)]
+            lambda: [digest for digest in request.digests if not self._blobs.is_sound(digest)]
         )
         return pb.FindMissingBlobsResponse(digests=missing)

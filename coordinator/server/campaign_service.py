@@ -15,6 +15,7 @@ import structlog
 
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_creation import create_campaign
+from coordinator.server.disk import DiskGuard
 from coordinator.server.messages import CampaignView, campaign_message
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import CampaignPurpose, CampaignRecord, CampaignState
@@ -36,17 +37,20 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
         store: Store,
         blobs: BlobStore,
         bus: Bus,
+        disk: DiskGuard,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._bus = bus
+        self._disk = disk
         self._clock = clock
 
     async def CreateCampaign(
         self, request: pb.CreateCampaignRequest, context: _Context
     ) -> pb.CreateCampaignResponse:
         """Start a campaign."""
+        await asyncio.to_thread(self._disk.require_room)
         campaign = await asyncio.to_thread(
             create_campaign,
             self._store,

@@ -8,7 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 from tunefleet.errors import Reason, TuneFleetError
 
@@ -59,9 +59,17 @@ class BlobStore:
         """Return a blob's size in bytes. Raises BLOB_UNKNOWN."""
         return self.path(digest).stat().st_size
 
-    def open(self, digest: str) -> BinaryIO:
-        """Open a blob for reading. Raises BLOB_UNKNOWN."""
-        return self.path(digest).open("rb")
+    def reader(self, digest: str) -> BlobReader:
+        """Open a blob for reading in chunks; use it in a ``with``. Raises BLOB_UNKNOWN."""
+        return BlobReader(self.path(digest), digest)
+
+    def is_sound(self, digest: str) -> bool:
+        """Return whether a blob is stored and is what its digest says. Raises INVALID_ARGUMENT."""
+        if not self.has(digest):
+            return False
+        with self.reader(digest) as reader:
+            reader.skip(self.size(digest))
+            return reader.is_sound
 
     def read(self, digest: str, *, verify: bool = False) -> bytes:
         """Return a blob's bytes.
@@ -94,6 +102,51 @@ class BlobStore:
         incoming.replace(place)
         for folder in (place.parent, self._folder):
             _sync_folder(folder)
+
+
+class BlobReader:
+    """One blob on its way out."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._file = path.open("rb")
+        self._digest = digest
+        self._hash = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        """Return the reader."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes, or all that are left; none at the end."""
+        chunk = self._file.read(size)
+        self._hash.update(chunk)
+        return chunk
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes, which are part of what is verified."""
+        while size > 0 and (chunk := self.read(min(size, _COPY_BYTES))):
+            size -= len(chunk)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether what was read is the blob."""
+        return self._hash.hexdigest() == self._digest
+
+    def verify(self) -> None:
+        """Check that what was read is the blob. Raises BLOB_CORRUPT."""
+        if not self.is_sound:
+            raise TuneFleetError(
+                Reason.BLOB_CORRUPT, f"blob {self._digest} has changed on the disk"
+            )
 
 
 class BlobWriter:

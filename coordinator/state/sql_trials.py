@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, select
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set
@@ -24,20 +24,23 @@ _PAGE_ROWS = 500
 """Rows of training data in memory at a time; 22 KB each at the most."""
 
 
+LOSSES_OF_THE_QUARANTINED = 2
+"""A device may go down by chance while some candidate runs, but hardly twice with the same."""
+
+
 class SqlTrials(Store):
     """The part of the store that gives trials out."""
 
     _db: Database
 
     def tried_candidates(self, key: TaskKey) -> frozenset[str]:
+        seen = func.sum(case((trials.c.verdict == Verdict.LOST, 0), else_=1))
         with self._db.read() as connection:
             rows = connection.execute(
                 select(trials.c.candidate)
-                .distinct()
-                .where(
-                    trials.c.record_set_id == find_record_set(connection, key),
-                    trials.c.verdict != Verdict.LOST,
-                )
+                .where(trials.c.record_set_id == find_record_set(connection, key))
+                .group_by(trials.c.candidate)
+                .having((seen > 0) | (func.count() >= LOSSES_OF_THE_QUARANTINED))
             )
             return frozenset(rows.scalars())
 

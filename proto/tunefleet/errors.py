@@ -88,6 +88,9 @@ class Reason(Enum):
     DATABASE_UNREACHABLE = ErrorKind(
         46, "UNAVAILABLE", "Check that the database runs, and the URL given with --database."
     )
+    DISK_FULL = ErrorKind(
+        47, "RESOURCE_EXHAUSTED", "Make room on the coordinator's disk; all goes on by itself then."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 

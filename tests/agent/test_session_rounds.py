@@ -33,7 +33,7 @@ from tunefleet.leases import (
     SearchPolicy,
 )
 from tunefleet.targets import derive_target
-from tunefleet.trials import Trial
+from tunefleet.trials import Trial, Verdict
 from tunefleet.v1 import agent_service_pb2, lease_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -41,6 +41,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _LIMIT_S = 120.0
 _TARGET = derive_target(read_static_profile())
 _MEASURE = MeasurePolicy(number=1, repeat=2, min_repeat_ms=2, max_repeat=2, max_attempts=1)
+_SLOW = MeasurePolicy(number=1, repeat=3, min_repeat_ms=300, max_repeat=3)
 _TRIALS = 4
 
 
@@ -105,8 +106,7 @@ def _round(
 
 def _long_round(server: InMemoryCoordinator, workload: Workload) -> RoundSpec:
     """Work that is in progress for as long as a test needs."""
-    slow = MeasurePolicy(number=1, repeat=3, min_repeat_ms=300, max_repeat=3)
-    return _round(server, workload, trials=24, measure=slow)
+    return _round(server, workload, trials=24, measure=_SLOW)
 
 
 def _lease(name: str, work: RoundSpec | BenchmarkSpec) -> Lease:
@@ -277,6 +277,34 @@ async def test_a_killed_agent_leaves_no_process_and_loses_no_trial(
         await server.start()
         async with _agent(server, tmp_path):
             await eventually(lambda: set(server.trials) > sent, _LIMIT_S)
+
+
+async def test_a_candidate_that_took_the_device_down_is_reported_and_left_out(
+    tmp_path: Path, workload: Workload
+) -> None:
+    async with _server() as server:
+        lease = _lease("down", _round(server, workload, measure=_SLOW))
+        server.grant(lease)
+        mark = tmp_path / "logs" / "running"
+        async with _agent(server, tmp_path) as agent:
+            await eventually(lambda: mark.exists() and bool(mark.read_bytes().strip()), _LIMIT_S)
+            candidate = mark.read_bytes().decode().strip()
+            processes = psutil.Process(agent.pid).children(recursive=True)
+            # All at once, as when the power is cut: the worker has no time to notice.
+            for process in (psutil.Process(agent.pid), *processes):
+                process.suspend()
+            assert mark.read_bytes().decode().strip() == candidate
+            for process in (*processes, psutil.Process(agent.pid)):
+                process.kill()
+            await agent.wait()
+        server.grant(lease)
+        async with _agent(server, tmp_path):
+            await eventually(lambda: len(server.completions) == 1, _LIMIT_S)
+        trials = [trial_from_proto(trial) for trial in server.trials.values()]
+        assert len(trials) == _TRIALS
+        [lost] = [trial for trial in trials if trial.verdict is Verdict.LOST]
+        assert lost.candidate == candidate
+        assert all(trial.latency_s for trial in trials if trial is not lost)
 
 
 async def test_a_terminated_agent_gives_its_lease_back_and_leaves_no_process(

@@ -31,6 +31,14 @@ async def chunks(content: bytes, digest: str) -> AsyncIterator[pb.PutBlobRequest
         yield pb.PutBlobRequest(digest="" if start else digest, chunk=chunk)
 
 
+def spoil(server: Server) -> None:
+    """Store a blob, and change a byte of it on the disk."""
+    server.core.blobs.put(CONTENT)
+    path = server.core.blobs.path(DIGEST)
+    path.chmod(0o644)
+    path.write_bytes(CONTENT[:9] + b"!" + CONTENT[10:])
+
+
 async def fetch(server: Server, digest: str, offset: int = 0) -> list[pb.GetBlobResponse]:
     request = pb.GetBlobRequest(digest=digest, offset=offset)
     return [response async for response in server.blobs.GetBlob(request)]
@@ -70,6 +78,22 @@ async def test_sending_a_stored_blob_again_succeeds(server: Server) -> None:
     server.core.blobs.put(CONTENT)
     put = await server.blobs.PutBlob(chunks(CONTENT, DIGEST))
     assert put.total_bytes == len(CONTENT)
+
+
+async def test_a_blob_that_the_disk_has_spoiled_is_not_given_out_as_sound(server: Server) -> None:
+    spoil(server)
+    for offset in (0, CHUNK_BYTES + 5, len(CONTENT)):
+        failure = await failure_of(fetch(server, DIGEST, offset))
+        assert (failure.reason, failure.code) == ("BLOB_CORRUPT", grpc.StatusCode.DATA_LOSS)
+
+
+async def test_sending_a_spoiled_blob_again_heals_it(server: Server) -> None:
+    spoil(server)
+    request = pb.FindMissingBlobsRequest(digests=[DIGEST])
+    assert list((await server.blobs.FindMissingBlobs(request)).digests) == [DIGEST]
+    await server.blobs.PutBlob(chunks(CONTENT, DIGEST))
+    assert list((await server.blobs.FindMissingBlobs(request)).digests) == []
+    assert server.core.blobs.read(DIGEST, verify=True) == CONTENT
 
 
 async def test_bytes_with_another_digest_are_not_kept(server: Server) -> None:
@@ -113,7 +137,7 @@ async def test_a_cancelled_upload_leaves_nothing(server: Server) -> None:
 
 async def test_an_upload_over_the_limit_is_refused(server: Server) -> None:
     limited = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    service = BlobService(server.core.blobs, max_blob_bytes=CHUNK_BYTES)
+    service = BlobService(server.core.blobs, server.core.disk, max_blob_bytes=CHUNK_BYTES)
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(service, limited)
     port = limited.add_insecure_port("127.0.0.1:0")
     await limited.start()

@@ -26,7 +26,7 @@ def test_a_blob_is_named_by_its_content(blobs: BlobStore) -> None:
     assert blobs.has(DIGEST)
     assert blobs.read(DIGEST, verify=True) == CONTENT
     assert blobs.size(DIGEST) == len(CONTENT)
-    with blobs.open(DIGEST) as opened:
+    with blobs.reader(DIGEST) as opened:
         assert opened.read() == CONTENT
 
 

@@ -97,6 +97,16 @@ class TestTrials:
         expected = frozenset({trial(1).candidate, crashed.candidate})
         assert busy_store.tried_candidates(KEY) == expected
 
+    def test_candidates_that_were_lost_twice_are_not_tried_again(self, busy_store: Store) -> None:
+        first = trial(2, verdict=Verdict.LOST, samples_s=())
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [first], NOW)
+        busy_store.end_lease("l-1", 1, LeaseState.DONE)
+        assert busy_store.tried_candidates(KEY) == frozenset()
+        busy_store.grant_lease(lease("l-2", 2))
+        second = trial(2, "l-2", verdict=Verdict.LOST, samples_s=())
+        busy_store.ingest_trials("id-pi4", "l-2", 2, [second], NOW)
+        assert busy_store.tried_candidates(KEY) == {first.candidate}
+
     def test_the_fastest_candidates_come_first_and_once(self, busy_store: Store) -> None:
         again = trial(4, trial_id="again", samples_s=(1e-4,))
         failed = trial(1, verdict=Verdict.CRASHED)

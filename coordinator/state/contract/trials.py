@@ -45,7 +45,12 @@ class TrialStore(ABC):
 
     @abstractmethod
     def tried_candidates(self, key: TaskKey) -> frozenset[str]:
-        """Return every candidate of a record set, whatever its verdict; LOST ones excepted."""
+        """Return every candidate of a record set that is not to be measured again.
+
+        Whatever its verdict: but those of LOST trials only may be measured once more, unless they
+        were lost twice. Since a record set is of one hardware, that is a quarantine on a class of
+        devices.
+        """
 
     @abstractmethod
     def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
