@@ -210,7 +210,7 @@ class TestFleet(Fleet.TestCase):  # type: ignore[misc]
     """Each step waits for the disk a few times."""
 
     settings = settings(
-        max_examples=20,
+        max_examples=12,
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
