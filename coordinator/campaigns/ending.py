@@ -23,13 +23,12 @@ def why_group_rests(outlook: Outlook, trials_wanted: int, min_gain: float) -> st
     """
     tasks = outlook.tasks
     untried = [t for t in tasks if not t.task.exhausted]
-    if not untried:
+    due = any(lacks_baseline(t) for t in tasks)
+    if not untried and not due:
         return NOTHING_LEFT
     if sum(t.trials for t in tasks) >= trials_wanted:
         return ALL_TRIALS
-    if any(t.rounds == 0 or outlook.is_worth_a_round(t, min_gain) for t in untried):
-        return ""
-    if any(lacks_baseline(t) for t in untried):
+    if due or any(t.rounds == 0 or outlook.is_worth_a_round(t, min_gain) for t in untried):
         return ""
     if all(t.best_s is None for t in untried):
         return NOTHING_LEFT

@@ -58,7 +58,9 @@ def choose_round(
     """
     tasks = outlook.tasks
     open_tasks = [t for t in tasks if not t.task.exhausted and t.task.key not in busy]
-    if trials_left <= 0 or not open_tasks:
+    # Also of tasks whose few schedules were all measured.
+    due = [t for t in tasks if lacks_baseline(t) and t.task.key not in busy]
+    if trials_left <= 0 or not (open_tasks or due):
         return None
     fresh = [t for t in open_tasks if t.rounds == 0]
     if fresh:
@@ -67,19 +69,21 @@ def choose_round(
         # A small budget is shared out, so that no task is left without a single trial.
         return Choice(chosen, min(size, max(1, trials_left // len(fresh))))
     worthy = [t for t in open_tasks if outlook.is_worth_a_round(t, min_gain)]
+    if due and (not worthy or trials_left <= len(due)):
+        return Choice(due[0], 1)
     if not worthy:
-        last = next((t for t in open_tasks if lacks_baseline(t)), None)
-        return None if last is None else Choice(last, 1)
+        return None
     chosen = max(worthy, key=outlook.gain_per_cost)
     size = ROUND_TRIALS if predictions is None else later_round_trials(predictions(chosen.task.key))
-    return Choice(chosen, min(size, trials_left))
+    # One trial is kept for each program that would else never be measured without a schedule.
+    return Choice(chosen, max(1, min(size, trials_left - len([t for t in due if t is not chosen]))))
 
 
 def lacks_baseline(progress: TaskProgress) -> bool:
     """Whether a task has schedules, but its program was never measured without one.
 
-    A round guided by a cost model has better to do at first: it comes with the task's second round,
-    or where none is worth it, in a last one of its own.
+    A first round that a cost model guides has better to do: it comes with the task's second round,
+    or at the end of the campaign in one of its own.
     """
     return progress.baseline_s is None and progress.best_s is not None and progress.rounds == 1
 

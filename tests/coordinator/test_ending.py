@@ -50,6 +50,7 @@ class TestRules:
 
     def test_a_baseline_that_is_due_keeps_it_going(self) -> None:
         assert why(STALLED, progress("small", 1e-9, has_baseline=False)) == ""
+        assert why(progress("done", 1e-9, exhausted=True, has_baseline=False)) == ""
         assert why(STALLED, progress("small", 1e-9, 1e-9, has_baseline=False)) != ""
 
     def test_what_failed_keeps_it_going_until_it_is_hopeless(self) -> None:

@@ -133,6 +133,25 @@ def test_a_baseline_is_measured_once_no_round_is_worth_more() -> None:
     assert chosen(progress("improves", 2.0, 1.0), small, min_gain=0.01) == "improves"
 
 
+def test_the_last_trials_are_kept_for_baselines() -> None:
+    improves = progress("improves", 2.0, 1.0)
+    one, other = (
+        progress("one", 1e-9, has_baseline=False),
+        progress("other", 1e-9, has_baseline=False),
+    )
+    assert size(improves, one, other, trials_left=10) == 8
+    made = choice(improves, one, other, trials_left=2)
+    assert made is not None
+    assert (made.progress, made.trials) == (one, 1)
+
+
+def test_a_task_whose_schedules_were_all_measured_gets_its_baseline_too() -> None:
+    done = progress("done", 1e-9, exhausted=True, has_baseline=False)
+    assert chosen(done) == "done"
+    assert size(done) == 1
+    assert choice(done, busy={done.task.key}) is None
+
+
 def test_a_baseline_that_could_not_be_measured_is_let_go() -> None:
     assert not lacks_baseline(progress("twice", 1.0, 1.0, has_baseline=False))
     assert not lacks_baseline(progress("fresh"))
