@@ -15,7 +15,7 @@ from tests.e2e.fleet import Fleet, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-TRIALS = 152
+TRIALS = 200
 """Enough for a first training (96); it may take longer than the trials that are left."""
 
 
