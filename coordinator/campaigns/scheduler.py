@@ -65,9 +65,12 @@ def choose_round(
     fresh = [t for t in open_tasks if t.rounds == 0]
     if fresh:
         chosen = max(fresh, key=lambda t: t.task.flops * t.task.weight)
-        size = first_round_trials(_share(chosen, tasks), model_known=predictions is not None)
-        # A small budget is shared out, so that no task is left without a single trial.
-        return Choice(chosen, min(size, max(1, trials_left // len(fresh))))
+        guided = predictions is not None
+        size = first_round_trials(_share(chosen, tasks), model_known=guided)
+        # A small budget is shared out, so that no task is left without a single trial, nor, where
+        # baselines come later, without one for that.
+        spare = trials_left - (len(due) + len(fresh) if guided else 0)
+        return Choice(chosen, min(size, max(1, spare // len(fresh))))
     worthy = [t for t in open_tasks if outlook.is_worth_a_round(t, min_gain)]
     if due and (not worthy or trials_left <= len(due)):
         return Choice(due[0], 1)

@@ -88,6 +88,13 @@ def test_a_small_budget_is_shared_out_among_fresh_tasks() -> None:
     assert size(progress("a"), progress("b"), progress("c"), trials_left=12) == 4
 
 
+def test_a_small_guided_budget_has_a_trial_for_each_baseline() -> None:
+    tasks = [progress("a"), progress("b"), progress("c", 1.0, has_baseline=False)]
+    made = choose_round(Outlook(tasks), 9, (), predictions=lambda _: [])
+    assert made is not None
+    assert made.trials == 3
+
+
 def test_a_task_that_hardly_counts_gets_a_small_first_round() -> None:
     assert size(progress("reshape", flops=0.0), progress("conv", 1.0)) == SMALL_ROUND_TRIALS
 
