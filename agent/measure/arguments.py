@@ -2,8 +2,7 @@
 
 Run again and again on its own data, a program finds all of it in the caches. In a network it finds
 little: the layers between two of its calls have evicted its weights, and most of what the layer
-before wrote. Schedules that read their inputs once and in order are then faster than others that
-are no worse on warm data (up to a factor of two for the late convolutions of a resnet50). So
+before wrote: the late convolutions of a resnet50 take up to twice as long in it as on warm data. So
 copies of the inputs are used in turn, together more than the caches hold. The output stays where it
 is: networks use the same memory for one layer's after another.
 """

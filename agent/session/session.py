@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -146,8 +147,11 @@ def _recover(recorder: Recorder, box: Outbox) -> None:
     trial = lost.trial
     _log.warning("the device went down while a candidate ran", candidate=trial.candidate)
     payload = trial_to_proto(trial).SerializeToString()
-    box.put(trial.trial_id, trial.lease_id, lost.fencing_token, payload)
-    recorder.forget()
+    try:
+        box.put(trial.trial_id, trial.lease_id, lost.fencing_token, payload)
+        recorder.forget()
+    except (OSError, sqlite3.OperationalError) as e:  # a full disk must not keep the agent away
+        _log.error("what took the device down cannot be kept", error=str(e))
 
 
 async def _first_of(event: asyncio.Event, task: asyncio.Task[None]) -> None:
