@@ -50,8 +50,7 @@ def group_result(
 
 def tuned_latency_s(progress: TaskProgress) -> float | None:
     """Return a task's best latency when its campaign ended; later ones may have found better."""
-    rounds = progress.best_by_round_s
-    return rounds[-1] if rounds else progress.best_s
+    return progress.best_s if progress.final_s is None else progress.final_s
 
 
 def _subject(

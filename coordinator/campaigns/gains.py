@@ -176,7 +176,8 @@ def _rounds_of(progress: TaskProgress) -> list[_Round]:
     """Return a task's rounds from the second on: the first has nothing to improve upon."""
     ends = list(zip(progress.trials_by_round, progress.best_by_round_s, strict=True))
     return [
-        _Round(begun, after - begun, math.log(before_s / after_s))
+        # A best latency that was measured again may have risen meanwhile.
+        _Round(begun, after - begun, max(0.0, math.log(before_s / after_s)))
         for (begun, before_s), (after, after_s) in pairwise(ends)
         if after > begun > 0
     ]

@@ -21,6 +21,7 @@ from coordinator.campaigns.collecting import (
     choose_collecting_round,
 )
 from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
+from coordinator.campaigns.finals import choose_final, in_finals, trials_in_time
 from coordinator.campaigns.lookups import outlook_of, predictions_of
 from coordinator.campaigns.relatives import nearest_relatives
 from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
@@ -134,7 +135,9 @@ class LeasePlanner:
     def _judge_device(self, lease: LeaseRecord) -> None:
         now = self._clock()
         if lease.kind is LeaseKind.REPLAY and lease.state is LeaseState.FAILED:
-            if failed_attempts(self._store, lease) >= REPLAY_ATTEMPTS:
+            purpose = self._store.get_campaign(lease.campaign_id).spec.purpose
+            replays = purpose is CampaignPurpose.REPLAY
+            if replays and failed_attempts(self._store, lease) >= REPLAY_ATTEMPTS:
                 key = TaskKey(lease.workload, lease.target, lease.fingerprint)
                 self._store.mark_exhausted(lease.campaign_id, key)
             return
@@ -196,8 +199,9 @@ class LeasePlanner:
         progress = self._store.task_progress(campaign.campaign_id)
         active = self._store.list_leases(states=[LeaseState.ACTIVE])
         busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
-        if campaign.spec.purpose is CampaignPurpose.REPLAY:
-            replay = choose_replay(self._store, campaign, groups, busy)
+        if campaign.spec.purpose is CampaignPurpose.REPLAY or in_finals(campaign):
+            choose = choose_final if in_finals(campaign) else choose_replay
+            replay = choose(self._store, campaign, groups, busy)
             return None if replay is None else self._grant(campaign, device, *replay)
         if campaign.spec.purpose is CampaignPurpose.COLLECT:
             return self._collecting_round(campaign, device, groups, progress, busy)
@@ -240,11 +244,12 @@ class LeasePlanner:
         model: ModelVersionRecord | None,
     ) -> Lease | None:
         task = choice.progress.task
+        trials = trials_in_time(self._store, campaign, choice, self._clock())
         spec = RoundSpec(
             workload=task.key.workload,
             workload_digest=task.workload_digest,
             target=task.key.target,
-            trials=choice.trials,
+            trials=trials,
             seed=_seed(campaign.spec.seed, task.key, choice.progress.rounds),
             model_version=model.version if model else "",
             model_digest=model.digest if model else "",
@@ -254,7 +259,7 @@ class LeasePlanner:
             ),
             tried=self._store.tried_candidates(task.key),
             related=self._related(choice.progress),
-            search=search_of(choice.trials),
+            search=search_of(trials),
             include_baseline=lacks_baseline(choice.progress)
             or (model is None and choice.progress.rounds == 0),
         )

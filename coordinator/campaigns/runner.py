@@ -18,6 +18,7 @@ from coordinator.campaigns.ending import (
     together,
     why_group_rests,
 )
+from coordinator.campaigns.finals import begin_finals, finals_are_due, finals_are_over
 from coordinator.campaigns.finishing import Finisher
 from coordinator.campaigns.importing import Importer
 from coordinator.campaigns.lookups import outlook_of
@@ -159,16 +160,25 @@ class CampaignRunner:
         spent, since, saved = campaign.tuning_s, self._clock(), self._clock()
         collects = campaign.spec.purpose is CampaignPurpose.COLLECT
         tick_s = _COLLECTION_TICK_S if collects else _TICK_S
+        why = campaign.tuning_ended
         try:
             while True:
                 spent_now = spent + self._clock() - since
                 limit = campaign.spec.time_limit_s
                 if limit is not None and spent_now >= limit:
-                    why = time_limit_reached(limit)
+                    why = why or time_limit_reached(limit)
                     break
-                why = await asyncio.to_thread(self._why_at_rest, campaign)
                 if why:
-                    break
+                    if await asyncio.to_thread(self._finals_are_over, campaign):
+                        break
+                else:
+                    ends = await asyncio.to_thread(self._why_no_round, campaign, spent_now)
+                    if ends and not await asyncio.to_thread(self._begin_finals, campaign, ends):
+                        why = ends
+                        break
+                    if ends:
+                        now = await asyncio.to_thread(self._store.get_campaign, campaign_id)
+                        why = now.tuning_ended
                 if self._clock() - saved >= _SAVE_TUNING_TIME_S:
                     saved = self._clock()
                     await self._save_tuning_time(campaign_id, spent_now, saved)
@@ -206,6 +216,29 @@ class CampaignRunner:
             tuning_s=spent,
             tuning_since_unix_s=since,
         )
+
+    def _why_no_round(self, campaign: CampaignRecord, spent_s: float) -> str:
+        """Say why nothing new is to be tried; empty while something is."""
+        why = self._why_at_rest(campaign)
+        limit_s = campaign.spec.time_limit_s
+        if why or limit_s is None or campaign.spec.purpose is not CampaignPurpose.TUNE:
+            return why
+        due = finals_are_due(self._store, campaign, spent_s)
+        return time_limit_reached(limit_s) if due else ""
+
+    def _begin_finals(self, campaign: CampaignRecord, why: str) -> bool:
+        tunes = campaign.spec.purpose is CampaignPurpose.TUNE
+        if not tunes or not begin_finals(self._store, campaign, why):
+            return False
+        log.info("measuring the best again", campaign=campaign.campaign_id, why=why)
+        self._bus.notify_work()
+        self._bus.notify_campaign(campaign.campaign_id)
+        return True
+
+    def _finals_are_over(self, campaign: CampaignRecord) -> bool:
+        if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
+            return False
+        return finals_are_over(self._store, campaign)
 
     def _why_at_rest(self, campaign: CampaignRecord) -> str:
         """Say why no device has, or will get, anything to do; empty while one has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.scheduler import estimated_baseline_s, estimated_latency_s
+from coordinator.state.estimates import Estimates
 from coordinator.state.records import CampaignRecord, GroupRecord, LeaseState, TaskKey, TaskProgress
 from coordinator.state.store import Store
 from coordinator.state.trial_records import LatencyPoint
@@ -36,6 +38,7 @@ def campaign_summary(store: Store, campaign_id: str) -> dict[str, Any]:
         "min_gain": campaign.spec.min_gain,
         "tuning_ended": campaign.tuning_ended,
         "trials": len(points),
+        "trials_repeated": len(points) - len({(p.key, p.candidate) for p in points}),
         "rounds": sum(1 for lease in leases if lease.state is LeaseState.DONE),
         "verdicts": dict(Counter(p.verdict for p in points)),
         "phase_seconds": dict(phases),
@@ -138,9 +141,13 @@ def _curve(
             return []
         best[task.task.key] = start
     curve: list[dict[str, float]] = []
+    start_s = dict(best)
+    estimates = {key: Estimates() for key in best}
     for number, point in enumerate(points, 1):
         if point.latency_s is not None and point.key in best:
-            best[point.key] = min(best[point.key], point.latency_s)
+            known = estimates[point.key]
+            known.add(point.candidate, point.latency_s)
+            best[point.key] = min(start_s[point.key], known.best_s or math.inf)
         estimate = sum(weights[key] * latency for key, latency in best.items())
         curve.append(
             {

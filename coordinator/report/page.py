@@ -49,7 +49,8 @@ def render_page(
         f"<h1>{_text(summary['model'])}</h1>",
         (
             f"<p class=sub>campaign {_text(summary['campaign_id'])} &middot; "
-            f"{summary['trials']} trials in {minutes:.1f} minutes &middot; "
+            f"{summary['trials']} trials ({summary['trials_repeated']} of them repetitions) "
+            f"in {minutes:.1f} minutes &middot; "
             f"TuneFleet {_text(summary['tunefleet_version'])}</p>"
         ),
     ]

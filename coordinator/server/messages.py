@@ -95,10 +95,7 @@ class CampaignView:
 
     def tuning_s(self) -> float:
         """Return the seconds spent tuning so far."""
-        campaign = self.campaign
-        if campaign.state is not CampaignState.TUNING or campaign.tuning_since_unix_s is None:
-            return campaign.tuning_s
-        return campaign.tuning_s + max(0.0, self.now - campaign.tuning_since_unix_s)
+        return self.campaign.tuned_for_s(self.now)
 
     def eta_s(self) -> float | None:
         """Return the seconds that tuning is expected to go on, by the rate of trials so far."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, insert, select, update
 
+from coordinator.state.ranking import fastest_first, repeated_candidates
 from coordinator.state.records import TaskKey
 from coordinator.state.tables import record_sets
 
@@ -35,13 +38,34 @@ def get_record_set(connection: Connection, key: TaskKey) -> int:
     return int(made.scalar_one())
 
 
-def note_best(connection: Connection, record_set: int, candidate: str, latency_s: float) -> None:
-    """Take a measured candidate into a record set's summary if it is the fastest so far."""
-    best = record_sets.c.best_s
+def note_best(
+    connection: Connection,
+    record_set: int,
+    candidate: str,
+    latency_s: float,
+    measured: Collection[str],
+) -> None:
+    """Take new trials, which are stored already, into a record set's summary.
+
+    Args:
+        connection: within a transaction that writes.
+        record_set: its row number.
+        candidate: the fastest of the new ones.
+        latency_s: its latency.
+        measured: all candidates that the new trials have a latency of.
+    """
+    this = record_sets.c.record_set_id == record_set
+    best_s = connection.execute(select(record_sets.c.best_s).where(this)).scalar_one()
+    improves = best_s is None or latency_s < best_s
+    # That a candidate was measured again may make the best one slower, too.
+    again = connection.execute(repeated_candidates(record_set, measured).limit(1)).first()
+    if again is None and not improves:
+        return
+    if again or connection.execute(repeated_candidates(record_set).limit(1)).first():
+        [first] = fastest_first(connection, record_set, 1)
+        candidate, latency_s = first.candidate, first.latency_s
     connection.execute(
-        update(record_sets)
-        .where(record_sets.c.record_set_id == record_set, best.is_(None) | (best > latency_s))
-        .values(best_s=latency_s, best_candidate=candidate)
+        update(record_sets).where(this).values(best_s=latency_s, best_candidate=candidate)
     )
 
 

@@ -224,7 +224,14 @@ class CampaignRecord:
     artifacts: tuple[ArtifactRecord, ...] = ()
     artifact_dir: str = ""
     tuning_ended: str = ""
-    """Why it measures no more, for people; empty until then."""
+    """Why it tries no further schedules, for people; empty until then. A campaign that tunes may go
+    on tuning for a while: then it measures its best schedules again."""
+
+    def tuned_for_s(self, now: float) -> float:
+        """Return the seconds spent tuning up to a time, in seconds since 1970."""
+        if self.state is not CampaignState.TUNING or self.tuning_since_unix_s is None:
+            return self.tuning_s
+        return self.tuning_s + max(0.0, now - self.tuning_since_unix_s)
 
 
 @dataclass(frozen=True)
@@ -278,6 +285,9 @@ class TaskProgress:
     before any latency was known are left out."""
     trials_by_round: tuple[int, ...] = ()
     """Trials that this campaign had made of the task after each of the same rounds."""
+    final_s: float | None = None
+    """Best latency known when this campaign last ended measuring the task, replays included;
+    ``None`` until it did."""
     trial_s: float | None = None
     """Seconds that a trial takes on the device, search included, in the round that was the least
     disturbed; ``None`` where no round tells."""

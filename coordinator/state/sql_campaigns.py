@@ -228,6 +228,7 @@ class _Rounds:
     best_s: list[float] = field(default_factory=list)
     trials_then: list[int] = field(default_factory=list)
     trial_s: list[float] = field(default_factory=list)
+    final_s: float | None = None
 
     def add(self, best_s: float | None, trials: int, phase_seconds: Mapping[str, float]) -> None:
         self.ended += 1
@@ -246,13 +247,14 @@ def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Ro
             leases.c.workload,
             leases.c.target,
             leases.c.fingerprint,
+            leases.c.kind,
             leases.c.best_s,
             leases.c.trials,
             leases.c.phase_seconds,
         )
         .where(
             leases.c.campaign_id == campaign_id,
-            leases.c.kind == LeaseKind.ROUND,
+            leases.c.kind.in_([kind for kind in LeaseKind if kind.measures]),
             leases.c.state != LeaseState.ACTIVE,
         )
         .order_by(leases.c.fencing_token)
@@ -260,7 +262,10 @@ def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Ro
     rounds: dict[TaskKey, _Rounds] = {}
     for row in rows:
         key = TaskKey(row.workload, row.target, row.fingerprint)
-        rounds.setdefault(key, _Rounds()).add(row.best_s, row.trials, row.phase_seconds)
+        made = rounds.setdefault(key, _Rounds())
+        made.final_s = row.best_s
+        if row.kind == LeaseKind.ROUND:
+            made.add(row.best_s, row.trials, row.phase_seconds)
     return rounds
 
 
@@ -285,5 +290,6 @@ def _task_progress(row: RowMapping, rounds: Mapping[TaskKey, _Rounds]) -> TaskPr
         rounds=made.ended,
         best_by_round_s=tuple(made.best_s),
         trials_by_round=tuple(made.trials_then),
+        final_s=made.final_s,
         trial_s=min(made.trial_s, default=None),
     )

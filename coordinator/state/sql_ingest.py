@@ -126,12 +126,13 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
 
 
 def note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
-    """Take new trials into their record set's summary."""
+    """Take new trials, which are stored already, into their record set's summary."""
     measured = [(t.latency_s, t) for t in batch if t.latency_s is not None]
     baselines = [latency_s for latency_s, t in measured if _is_baseline(t.trace)]
     if measured:
         latency_s, fastest = min(measured, key=lambda pair: pair[0])
-        note_best(connection, record_set, fastest.candidate, latency_s)
+        names = {t.candidate for _, t in measured}
+        note_best(connection, record_set, fastest.candidate, latency_s, names)
     if baselines:
         note_baseline(connection, record_set, min(baselines))
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
-from coordinator.state.records import LeaseRecord, LeaseState
+from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState
 from coordinator.state.rows import lease_record, lease_values
 from coordinator.state.store import Store
 from coordinator.state.tables import campaigns, counters, devices, leases, record_sets
@@ -65,13 +65,18 @@ class SqlLeases(Store):
         return None if row is None else lease_record(row._mapping)
 
     def list_leases(
-        self, campaign_id: str = "", states: Sequence[LeaseState] = ()
+        self,
+        campaign_id: str = "",
+        states: Sequence[LeaseState] = (),
+        kinds: Sequence[LeaseKind] = (),
     ) -> list[LeaseRecord]:
         query = select(leases).order_by(leases.c.fencing_token)
         if campaign_id:
             query = query.where(leases.c.campaign_id == campaign_id)
         if states:
             query = query.where(leases.c.state.in_(states))
+        if kinds:
+            query = query.where(leases.c.kind.in_(kinds))
         with self._db.read() as connection:
             return [lease_record(row) for row in connection.execute(query).mappings()]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import and_, insert, select
+from sqlalchemy import and_, func, insert, select
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set, get_record_set
-from coordinator.state.records import TaskKey
+from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import unpack
 from coordinator.state.store import Store
-from coordinator.state.tables import record_sets, replays, trial_payloads, trials
+from coordinator.state.tables import leases, record_sets, replays, trial_payloads, trials
 from coordinator.state.trial_records import KnownCandidate, MeasuredTrial, ReplayPair
 
 _IDS_AT_ONCE = 500
@@ -26,6 +26,16 @@ _MEASURED_AGAIN = and_(
     _AFTER.c.record_set_id == replays.c.record_set_id,
     _AFTER.c.candidate == replays.c.candidate,
 )
+
+_TIMES = (
+    select(func.count())
+    .select_from(_AFTER)
+    .join(leases, leases.c.lease_id == _AFTER.c.lease_id)
+    .where(_MEASURED_AGAIN, leases.c.kind == LeaseKind.REPLAY)
+    .correlate(replays)
+    .scalar_subquery()
+)
+"""How often a campaign has replayed what it planned."""
 
 
 class SqlReplays(Store):
@@ -76,17 +86,18 @@ class SqlReplays(Store):
                             )
                         )
 
-    def pending_replays(self, campaign_id: str, key: TaskKey, limit: int) -> list[KnownCandidate]:
+    def pending_replays(
+        self, campaign_id: str, key: TaskKey, limit: int, *, times: int = 1
+    ) -> list[KnownCandidate]:
         with self._db.read() as connection:
             rows = connection.execute(
                 select(replays.c.candidate, trial_payloads.c.trace, _SOURCE.c.latency_s)
                 .join_from(replays, _SOURCE, _SOURCE.c.seq == replays.c.source_seq)
                 .join(trial_payloads, trial_payloads.c.trial_seq == replays.c.source_seq)
-                .outerjoin(_AFTER, _MEASURED_AGAIN)
                 .where(
                     replays.c.campaign_id == campaign_id,
                     replays.c.record_set_id == find_record_set(connection, key),
-                    _AFTER.c.seq.is_(None),
+                    times > _TIMES,
                 )
                 .order_by(_SOURCE.c.latency_s, replays.c.candidate)
                 .limit(limit)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, case, func, select
 
 from coordinator.state.database import Database
+from coordinator.state.ranking import fastest_first
 from coordinator.state.record_sets import find_record_set
 from coordinator.state.records import TaskKey
 from coordinator.state.rows import unpack
@@ -46,12 +47,9 @@ class SqlTrials(Store):
 
     def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
         with self._db.read() as connection:
-            fastest = _fastest_first(connection, find_record_set(connection, key), limit)
-            traces = _traces(connection, list(fastest))
-        return [
-            KnownCandidate(candidate, traces[seq], latency_s)
-            for seq, (candidate, latency_s) in fastest.items()
-        ]
+            fastest = fastest_first(connection, find_record_set(connection, key), limit)
+            traces = _traces(connection, [found.seq for found in fastest])
+        return [KnownCandidate(f.candidate, traces[f.seq], f.latency_s) for f in fastest]
 
     def latency_points(self, campaign_id: str) -> list[LatencyPoint]:
         query = _POINTS.where(trials.c.campaign_id == campaign_id).order_by(trials.c.seq)
@@ -169,27 +167,6 @@ def _training_row(row: Row[Any], hardware: tuple[float, ...]) -> TrainingRow:
         hardware=hardware,
         trace=unpack(row.trace).decode(),
     )
-
-
-def _fastest_first(
-    connection: Connection, record_set: int | None, limit: int
-) -> dict[int, tuple[str, float]]:
-    """Return the fastest trial of each of the fastest candidates, by row number."""
-    rows = connection.execute(
-        select(trials.c.seq, trials.c.candidate, trials.c.latency_s)
-        .where(trials.c.record_set_id == record_set, trials.c.latency_s.is_not(None))
-        .order_by(trials.c.latency_s, trials.c.candidate)
-    )
-    fastest: dict[int, tuple[str, float]] = {}
-    seen: set[str] = set()
-    for row in rows:
-        if len(fastest) >= limit:
-            break
-        if row.candidate not in seen:
-            seen.add(row.candidate)
-            fastest[row.seq] = (row.candidate, row.latency_s)
-    rows.close()
-    return fastest
 
 
 def _traces(connection: Connection, seqs: Sequence[int]) -> dict[int, str]:

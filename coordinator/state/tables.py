@@ -250,7 +250,7 @@ trial_payloads = Table(
     Column("trace", LargeBinary, nullable=False),
 )
 
-# What a campaign that replays measures again, and which trials of before that repeats.
+# What a campaign measures again, and which trials of before that repeats.
 replays = Table(
     "replays",
     metadata,

@@ -23,7 +23,7 @@ def compile_known(run: Run, seconds: float, target: str, folder: Path) -> Path:
         JobError: it could not be compiled.
     """
     # Between improvements nothing changes.
-    known_s = max(run.improvements(seconds), default=0.0)
+    known_s = max(run.changes(seconds), default=0.0)
     library = folder / f"{known_s:.3f}.so"
     if library.exists():
         return library

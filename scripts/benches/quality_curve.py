@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from coordinator.state.estimates import Estimates
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,29 @@ class Run:
         return sum(event.seconds <= seconds for event in self.events)
 
     def best(self, seconds: float = math.inf) -> dict[str, Event]:
-        """Return the fastest candidate known by then of each workload that has one."""
-        best: dict[str, Event] = {}
-        for event in self.events:
-            if event.seconds <= seconds and _improves(event, best):
-                best[event.workload] = event
-        return best
+        """Return the candidate of each workload that was taken to be the fastest by then.
 
-    def improvements(self, until: float = math.inf) -> list[float]:
-        """Return the seconds at which a task became faster, each once, in order."""
-        best: dict[str, Event] = {}
-        times: dict[float, None] = {}
+        Those measured several times have their estimate for a latency, as the coordinator has it.
+        """
+        choices = _Choices()
         for event in self.events:
-            if event.seconds <= until and _improves(event, best):
-                best[event.workload] = event
-                times[event.seconds] = None
+            if event.seconds <= seconds:
+                choices.add(event)
+        return choices.best
+
+    def changes(self, until: float = math.inf) -> list[float]:
+        """Return the seconds at which the best of a task became another, each once, in order."""
+        choices, times = _Choices(), dict[float, None]()
+        for event in self.events:
+            if event.seconds <= until:
+                before = choices.trace(event.workload)
+                choices.add(event)
+                if choices.trace(event.workload) != before:
+                    times[event.seconds] = None
         return list(times)
 
     def curve(self) -> list[Point]:
-        """Return the estimated latency after each improvement, once every task has a latency.
+        """Return the estimated latency after each change, once every task has a latency.
 
         Tasks that never get one, since all their candidates fail, are not counted at all.
         """
@@ -97,21 +103,37 @@ class Run:
 
     def _points(self) -> Iterator[Point]:
         measured = self.best().keys() & self.weights.keys()
-        best: dict[str, Event] = {}
+        choices = _Choices()
         for number, event in enumerate(self.events, 1):
-            if not _improves(event, best):
+            before = choices.best.get(event.workload)
+            choices.add(event)
+            if choices.best.get(event.workload) == before:
                 continue
-            best[event.workload] = event
-            if best.keys() >= measured:
+            if choices.best.keys() >= measured:
+                best = choices.best
                 total = sum(self.weights[n] * (best[n].latency_s or 0.0) for n in measured)
                 yield Point(event.seconds, number, total)
 
 
-def _improves(event: Event, best: Mapping[str, Event]) -> bool:
-    if event.latency_s is None:
-        return False
-    known = best.get(event.workload)
-    return known is None or event.latency_s < (known.latency_s or math.inf)
+class _Choices:
+    """What is taken to be the fastest of each workload as events come in."""
+
+    def __init__(self) -> None:
+        self._estimates: dict[str, Estimates] = {}
+        self._first: dict[tuple[str, str], Event] = {}
+        self.best: dict[str, Event] = {}
+
+    def add(self, event: Event) -> None:
+        if event.latency_s is None:
+            return
+        known = self._estimates.setdefault(event.workload, Estimates())
+        known.add(event.trace, event.latency_s)
+        self._first.setdefault((event.workload, event.trace), event)
+        chosen = self._first[event.workload, known.best]
+        self.best[event.workload] = replace(chosen, latency_s=known.best_s)
+
+    def trace(self, workload: str) -> str:
+        return self.best[workload].trace if workload in self.best else ""
 
 
 @dataclass(frozen=True)

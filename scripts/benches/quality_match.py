@@ -110,7 +110,7 @@ def when_matched(
         timed = time_side_by_side([ours, theirs], network, threads, folder, turns)
         return timed.ratio("ours", "stock")
 
-    times = run.improvements(stock.seconds)
+    times = run.changes(stock.seconds)
     return first_match(times, matches, _RESOLUTION * stock.seconds)
 
 

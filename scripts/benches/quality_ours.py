@@ -186,7 +186,8 @@ def phase_shares(run: Run) -> dict[str, float]:
     for a training) is other.
     """
     wall = max(run.phases.get("tuning", 0.0), 1e-9)
-    search = run.phases.get("search", 0.0)
+    # Applying known schedules is what a replay has in place of a search.
+    search = run.phases.get("search", 0.0) + run.phases.get("apply", 0.0)
     measure = run.phases.get("measure", 0.0)
     running = min(run.phases.get("run", 0.0), measure)
     shares = {"search": search, "build": measure - running, "run": running}

@@ -241,7 +241,7 @@ class TestBreakdown:
             profiled_s={"tuned": (0.013,)},
             ops={"tuned": OPS, "onnxruntime": NODES},
         )
-        tasks = [TaskProgress(task(), best_s=0.001, best_by_round_s=(0.005, 0.002))]
+        tasks = [TaskProgress(task(), best_s=0.001, final_s=0.002)]
         # Two functions may be of one workload, and a reshape is of none that is tuned.
         functions = {
             "fused_conv2d_relu": KEY.workload,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,13 @@ from store_samples import FINGERPRINT, KEY, OTHER_KEY, TARGET, campaign, device,
 from task_samples import progress
 
 from coordinator.campaigns.ending import time_limit_reached, together, why_group_rests
+from coordinator.campaigns.finals import (
+    FINALISTS,
+    FINALS_ACTIVITY,
+    PASSES,
+    TIME_SHARE,
+    reserved_s,
+)
 from coordinator.campaigns.gains import Outlook
 from coordinator.server.app import Core, Wiring
 from coordinator.server.bus import Bus
@@ -20,8 +27,8 @@ from coordinator.state.home import Home
 from coordinator.state.records import CampaignState, GroupRecord, LeaseState, TaskProgress
 from coordinator.state.sql import open_store
 from coordinator.wiring import wire
-from tunefleet.leases import RoundSpec
-from tunefleet.trials import Verdict
+from tunefleet.leases import Lease, ReplaySpec, RoundSpec
+from tunefleet.trials import Trial, Verdict
 
 BUDGET = 10_000
 STALLED = progress("stalled", *[1.0] * 9)
@@ -95,31 +102,63 @@ class Fleet:
 
     async def work(self, *, rounds: int = BUDGET, verdict: Verdict = Verdict.OK) -> int:
         """Measure the same latency until there is no more to do; returns the trials made."""
-        store, before = self.core.store, self.made
+        before = self.made
         for _ in range(rounds):
             lease = await self.planner.next_lease(device("one"))
             if lease is None:
                 break
             assert isinstance(lease.work, RoundSpec)
-            token, samples = lease.fencing_token, (0.001,) if verdict is Verdict.OK else ()
+            samples = (0.001,) if verdict is Verdict.OK else ()
             numbers = range(self.made, self.made + lease.work.trials)
             self.made += lease.work.trials
-            batch = [trial(n, lease.lease_id, samples_s=samples, verdict=verdict) for n in numbers]
-            store.ingest_trials("id-one", lease.lease_id, token, batch, self.core.clock())
-            store.end_lease(lease.lease_id, token, LeaseState.DONE)
+            self.report(
+                lease,
+                [trial(n, lease.lease_id, samples_s=samples, verdict=verdict) for n in numbers],
+            )
         return self.made - before
 
-    async def ended(self) -> str:
-        """Let the runner look at the campaign until it ends tuning; returns what it says."""
+    def report(self, lease: Lease, batch: Sequence[Trial]) -> None:
+        """End a lease with its trials."""
+        store, token = self.core.store, lease.fencing_token
+        store.ingest_trials("id-one", lease.lease_id, token, batch, self.core.clock())
+        phases = {"search": 0.1 * len(batch)}
+        store.end_lease(lease.lease_id, token, LeaseState.DONE, phase_seconds=phases)
+
+    async def measure_again(self, latency_s: float = 0.001) -> int:
+        """Do what the campaign asks for when it tries no more; returns the trials made."""
+        made = 0
+        while lease := await self.planner.next_lease(device("one")):
+            assert isinstance(lease.work, ReplaySpec)
+            made += len(lease.work.traces)
+            again = [
+                replace(
+                    trial(int(t.candidate, 16), lease.lease_id, samples_s=(latency_s,)),
+                    trace=t.trace,
+                )
+                for t in lease.work.traces
+            ]
+            self.report(lease, again)
+        return made
+
+    async def ended(self, *, wholly: bool = False) -> str:
+        """Let the runner look at the campaign until it tries no more; returns what it says.
+
+        With ``wholly``, until it is no longer tuning, either.
+        """
         running = asyncio.create_task(self.runner())
         try:
             async with asyncio.timeout(60):
-                while not self.core.store.get_campaign("c-1").tuning_ended:
+                while not self._has_ended(wholly=wholly):
                     await asyncio.sleep(0.05)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         return self.core.store.get_campaign("c-1").tuning_ended
+
+    def _has_ended(self, *, wholly: bool) -> bool:
+        now = self.core.store.get_campaign("c-1")
+        tunes = now.state is CampaignState.TUNING
+        return bool(now.tuning_ended) and not (wholly and tunes)
 
 
 GROUP = GroupRecord(TARGET, FINGERPRINT, prepared_digest="4" * 64, untuned_digest="5" * 64)
@@ -140,7 +179,37 @@ class TestCoordinator:
         fleet.tune(min_gain=0.01)
         assert 0 < await fleet.work() < BUDGET / 10
         assert await fleet.ended() == "the next round was expected to gain less than 1 %"
-        assert fleet.core.store.get_campaign("c-1").state is not CampaignState.TUNING
+
+    async def test_the_best_are_measured_again_before_it_ends(self, fleet: Fleet) -> None:
+        fleet.tune(min_gain=0.0)
+        fleet.core.store.update_campaign("c-1", [], trials_wanted=300)
+        await fleet.work()
+        assert await fleet.ended() == "all trials were made"
+        now = fleet.core.store.get_campaign("c-1")
+        assert (now.state, now.activity) == (CampaignState.TUNING, FINALS_ACTIVITY)
+        assert await fleet.measure_again() == 2 * FINALISTS * PASSES
+        # Another runner takes it up, as after a restart.
+        assert await fleet.ended(wholly=True) == "all trials were made"
+        assert fleet.core.store.count_trials("c-1") == 300 + 2 * FINALISTS * PASSES
+
+    async def test_a_share_of_the_time_is_kept_for_it(self, fleet: Fleet) -> None:
+        fleet.tune(min_gain=0.0, time_limit_s=1000.0)
+        await fleet.work(rounds=4)
+        fleet.core.store.update_campaign("c-1", [], tuning_s=1000.0 * (1 - TIME_SHARE))
+        lease = await fleet.planner.next_lease(device("one"))
+        assert lease is not None
+        fleet.report(lease, [trial(10_000, lease.lease_id, samples_s=(0.001,))])
+        kept_s = reserved_s(fleet.core.store, fleet.core.store.get_campaign("c-1"))
+        assert 0 < kept_s < 1000.0 * TIME_SHARE
+        fleet.core.store.update_campaign("c-1", [], tuning_s=1000.0 - kept_s)
+        lease = await fleet.planner.next_lease(device("one"))
+        assert lease is not None
+        assert isinstance(lease.work, RoundSpec)
+        assert lease.work.trials == 1, "no time is left for more"
+        fleet.report(lease, [trial(10_001, lease.lease_id, samples_s=(0.001,))])
+        assert await fleet.ended() == "the time limit of 16m40s was reached"
+        assert await fleet.measure_again() > 0
+        await fleet.ended(wholly=True)
 
     async def test_it_is_not_ended_while_a_device_is_at_work(self, fleet: Fleet) -> None:
         fleet.tune(min_gain=0.01)

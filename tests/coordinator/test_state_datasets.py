@@ -286,6 +286,9 @@ class TestReplays:
         assert [k.candidate for k in replaying.pending_replays("c-2", self.THERE, 10)] == [
             trial(3).candidate
         ]
+        assert [k.candidate for k in replaying.pending_replays("c-2", self.THERE, 10, times=2)] == [
+            trial(n).candidate for n in (2, 3)
+        ]
         first, second = replaying.replay_pairs("c-2")
         assert (first.key, first.before_s, first.after_s) == (self.THERE, 2e-3, 5e-3)
         assert (first.before_target, first.verdict) == (KEY.target, "ok")

@@ -36,8 +36,17 @@ def test_the_best_by_a_second_is_what_had_been_measured_then(run: Run) -> None:
 
 def test_failed_trials_count_as_trials_and_improve_nothing(run: Run) -> None:
     assert run.trials(2.0) == 2
-    assert run.improvements() == [1.0, 3.0, 5.0]
-    assert run.improvements(until=4.0) == [1.0, 3.0]
+    assert run.changes() == [1.0, 3.0, 5.0]
+    assert run.changes(until=4.0) == [1.0, 3.0]
+
+
+def test_what_was_measured_again_counts_with_its_median() -> None:
+    lucky, honest = Event(1.0, "conv", 1.0, "lucky"), Event(2.0, "conv", 1.2, "honest")
+    again = (Event(3.0, "conv", 2.0, "lucky"), Event(4.0, "conv", 1.2, "honest"))
+    run = Run(5.0, {"conv": 1}, (lucky, honest, *again))
+    assert run.best(2.5) == {"conv": lucky}
+    assert run.best() == {"conv": honest}
+    assert run.changes() == [1.0, 3.0]
 
 
 def test_the_curve_begins_once_every_task_has_a_latency(run: Run) -> None:

@@ -128,10 +128,11 @@ class StoredTrial:
     target: str
     fingerprint: str
     candidate: str
+    lease_kind: str
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What must not be measured twice in a campaign."""
+        """What must not be measured twice by rounds."""
         return (self.workload, self.target, self.fingerprint, self.candidate)
 
 
@@ -210,7 +211,8 @@ class Fleet:
         return [
             StoredTrial(*row)
             for row in self._read(
-                "SELECT t.trial_id, s.workload, s.target, s.fingerprint, t.candidate FROM trials t"
+                "SELECT t.trial_id, s.workload, s.target, s.fingerprint, t.candidate, l.kind"
+                " FROM trials t JOIN leases l ON l.lease_id = t.lease_id"
                 " JOIN record_sets s ON s.record_set_id = t.record_set_id"
             )
         ]

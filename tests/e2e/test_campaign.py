@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from tests.e2e.fleet import Fleet, eventually
+from tests.e2e.fleet import Fleet, StoredTrial, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -71,8 +72,13 @@ def test_a_campaign_from_model_file_to_checked_module(
     np.testing.assert_allclose(got, expected, atol=1e-3)
 
     [campaign] = fleet.json("campaigns", "list")["campaigns"]
-    trials = fleet.trials()
-    assert len({t.key for t in trials}) == len(trials), "a candidate was measured twice"
+    trials = of_rounds(fleet)
+    keys = {t.key for t in trials}
+    assert len(keys) == len(trials), "a candidate was measured twice"
+    again = Counter(t.key for t in fleet.trials() if t.lease_kind == "replay")
+    assert set(again.values()) == {2}, "the best schedules were not measured again"
+    assert again.keys() <= keys
+    assert report["trials_repeated"] == again.total()
     assert campaign["state"].lower().endswith("done")
 
     check_breakdown(fleet, campaign["campaign_id"])
@@ -82,14 +88,19 @@ def test_a_campaign_from_model_file_to_checked_module(
         *("--name", "again", "--detach"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    eventually("further trials", lambda: len(fleet.trials()) > len(trials) + 8)
+    eventually("further trials", lambda: len(of_rounds(fleet)) > len(trials) + 8)
     listed = fleet.json("campaigns", "list")["campaigns"]
     [again] = [c["campaign_id"] for c in listed if c["name"] == "again"]
     assert fleet.tunefleet("campaigns", "cancel", again).returncode == 0
     eventually("the agent's rest", lambda: not fleet.active_leases())
     assert "cancelled" in str(fleet.json("campaigns", "show", again)).lower()
-    trials = fleet.trials()
+    trials = of_rounds(fleet)
     assert len({t.key for t in trials}) == len(trials), "the second campaign repeated the first"
+
+
+def of_rounds(fleet: Fleet) -> list[StoredTrial]:
+    """Read the trials that searches asked for."""
+    return [t for t in fleet.trials() if t.lease_kind == "round"]
 
 
 def check_breakdown(fleet: Fleet, campaign_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from coordinator.state.records import LeaseRecord, LeaseState
+from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState
 
 
 class LeaseStore(ABC):
@@ -30,9 +30,12 @@ class LeaseStore(ABC):
 
     @abstractmethod
     def list_leases(
-        self, campaign_id: str = "", states: Sequence[LeaseState] = ()
+        self,
+        campaign_id: str = "",
+        states: Sequence[LeaseState] = (),
+        kinds: Sequence[LeaseKind] = (),
     ) -> list[LeaseRecord]:
-        """Return leases of a campaign (of all for none) in the given states (any for none)."""
+        """Return leases of a campaign (of all for none) in given states and of given kinds."""
 
     @abstractmethod
     def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:

@@ -29,8 +29,17 @@ class ReplayStore(ABC):
         """
 
     @abstractmethod
-    def pending_replays(self, campaign_id: str, key: TaskKey, limit: int) -> list[KnownCandidate]:
-        """Return planned schedules that the campaign has no trial of yet, the fastest first."""
+    def pending_replays(
+        self, campaign_id: str, key: TaskKey, limit: int, *, times: int = 1
+    ) -> list[KnownCandidate]:
+        """Return planned schedules that the campaign has not replayed yet, the fastest first.
+
+        Args:
+            campaign_id: its exact id.
+            key: one of its tasks.
+            limit: schedules at the most.
+            times: how often each is to be replayed.
+        """
 
     @abstractmethod
     def replay_pairs(self, campaign_id: str) -> list[ReplayPair]:

@@ -54,7 +54,12 @@ class TrialStore(ABC):
 
     @abstractmethod
     def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
-        """Return the fastest candidates of a record set, fastest first, each once."""
+        """Return the fastest candidates of a record set, fastest first, each once.
+
+        What was measured several times counts with the median of its latencies, and what was
+        measured once must then be clearly faster: see :mod:`coordinator.state.estimates`. The
+        first one is what its summary calls the best.
+        """
 
     @abstractmethod
     def latency_points(self, campaign_id: str) -> list[LatencyPoint]:

@@ -111,7 +111,7 @@ class CampaignView:
         self, target: TargetStatus, letters: _Letters, *, wide: bool
     ) -> Iterator[RenderableType]:
         done, wanted = target.trials, target.trials_wanted
-        share = f"{done / wanted:.0%}" if wanted else ""
+        share = f"{min(1.0, done / wanted):.0%}" if wanted else ""
         letter = letters.get((target.target, target.fingerprint), "")
         first = Table.grid(padding=(0, 2), expand=True)
         first.add_column(no_wrap=True, overflow="ellipsis")

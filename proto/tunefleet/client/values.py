@@ -189,7 +189,7 @@ class CampaignStatus:
     min_gain: float = 0.0
     """Share of the latency that a round must be expected to gain; 0 to use the whole budget."""
     tuning_ended: str = ""
-    """Why it measures no more, for people; empty until then."""
+    """Why it tries no further schedules, for people; empty until then."""
 
     @property
     def trials(self) -> int:

@@ -602,7 +602,9 @@ class Campaign(google.protobuf.message.Message):
     artifact_dir: builtins.str
     """The result folder on the coordinator's machine; empty until it is done."""
     tuning_ended: builtins.str
-    """Why it measures no more, for people; empty until then."""
+    """Why it tries no further schedules, for people; empty until then. While it is still tuning, it
+    measures its best schedules again.
+    """
     @property
     def spec(self) -> Global___CampaignSpec:
         """What was asked for."""
