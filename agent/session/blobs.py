@@ -82,10 +82,10 @@ class BlobCache:
             offset = part.stat().st_size if part.exists() else 0
             try:
                 await self._append(digest, part, offset)
-            except Unavailable:
+            except Unavailable as e:
                 if part.exists() and part.stat().st_size > offset:
                     backoff.reset()
-                await backoff.wait()
+                await backoff.wait(e.retry_after_s)
                 continue
             except TuneFleetError as e:
                 if e.reason is Reason.BLOB_UNKNOWN or e.reason in FATAL or offset == 0:

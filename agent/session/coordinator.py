@@ -24,6 +24,7 @@ from tunefleet.lease_conversions import (
     lease_from_proto,
 )
 from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
+from tunefleet.protocol import DEVICE_KEY
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -100,6 +101,7 @@ class Coordinator:
             blob_service_pb2_grpc.BlobServiceStub(channel)
         )
         self._identity = identity
+        self._metadata = ((DEVICE_KEY, identity.device_id),)
         self._pace = pace
         self._profile: DeviceProfile | None = None
         self._away_since: float | None = None
@@ -114,8 +116,8 @@ class Coordinator:
         while True:
             try:
                 return await self._register_once()
-            except Unavailable:
-                await backoff.wait()
+            except Unavailable as e:
+                await backoff.wait(e.retry_after_s)
 
     async def control(self) -> AsyncIterator[agent_service_pb2.Hint.ValueType]:
         """Yield hints until the stream ends, which is no failure.
@@ -124,7 +126,8 @@ class Coordinator:
             Unavailable: the coordinator is away.
         """
         request = agent_service_pb2.ControlRequest(device_id=self._identity.device_id)
-        call = self._agents.Control(request, timeout=self._pace.spread(_STREAM_LIMIT_S))
+        limit_s = self._pace.spread(_STREAM_LIMIT_S)
+        call = self._agents.Control(request, timeout=limit_s, metadata=self._metadata)
         try:
             async for response in call:
                 self._heard()
@@ -203,7 +206,7 @@ class Coordinator:
             Unavailable: the coordinator went away; what came is sound.
         """
         request = blob_service_pb2.GetBlobRequest(digest=digest, offset=offset)
-        call = self._blobs.GetBlob(request, timeout=_BLOB_LIMIT_S)
+        call = self._blobs.GetBlob(request, timeout=_BLOB_LIMIT_S, metadata=self._metadata)
         try:
             async for response in call:
                 self._heard()
@@ -223,8 +226,8 @@ class Coordinator:
         while True:
             try:
                 return await self._attempt(method, request, limit_s)
-            except Unavailable:
-                await backoff.wait()
+            except Unavailable as e:
+                await backoff.wait(e.retry_after_s)
 
     async def _attempt(
         self,
@@ -233,7 +236,7 @@ class Coordinator:
         limit_s: float,
     ) -> _Response:
         try:
-            response = await method(request, timeout=limit_s)
+            response = await method(request, timeout=limit_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as e:
             await self._handle(failure(e))
             raise Unavailable("the coordinator did not know this agent") from e
@@ -263,7 +266,9 @@ class Coordinator:
             feature_schema=schema_digest(),
         )
         try:
-            response = await self._agents.RegisterAgent(request, timeout=CALL_LIMIT_S)
+            response = await self._agents.RegisterAgent(
+                request, timeout=CALL_LIMIT_S, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as e:
             error = failure(e)
             if isinstance(error, Unavailable):

@@ -37,10 +37,14 @@ class Backoff:
         """Begin again with short waits, after a success."""
         self._failures = 0
 
-    async def wait(self) -> None:
-        """Wait before the next attempt."""
+    async def wait(self, at_least_s: float = 0.0) -> None:
+        """Wait before the next attempt.
+
+        Args:
+            at_least_s: what the other side asked for; chance adds to it.
+        """
         ceiling = self._pace.first_retry_s * 2 ** min(self._failures, 16)
         self._failures += 1
         await self._pace.sleep(
-            self._pace.chance.uniform(0, min(ceiling, self._pace.longest_retry_s))
+            at_least_s + self._pace.chance.uniform(0, min(ceiling, self._pace.longest_retry_s))
         )

@@ -57,16 +57,18 @@ class Presence:
         """Keep a control stream open, for ever. Its end is normal: the truth is elsewhere."""
         backoff = Backoff(self._pace)
         while True:
+            wait_s = 0.0
             try:
                 async for hint in self._coordinator.control():
-                    backoff.reset()
+                    if hint != HINT_UNSPECIFIED:  # else two agents of one id oust each other fast
+                        backoff.reset()
                     self._take(hint)
-            except Unavailable:
-                pass
+            except Unavailable as e:
+                wait_s = e.retry_after_s
             except TuneFleetError as e:
                 _raise_if_fatal(e)
                 _log.warning("control stream refused", why=e.message)
-            await backoff.wait()
+            await backoff.wait(wait_s)
 
     async def send_heartbeats(self) -> None:
         """Send heartbeats for ever, at the interval that the coordinator wishes."""
@@ -77,8 +79,8 @@ class Presence:
                 dropped = await self._coordinator.send_heartbeat(
                     self._holder.held_leases(), await asyncio.to_thread(self._outbox_trials)
                 )
-            except Unavailable:
-                await backoff.wait()
+            except Unavailable as e:
+                await backoff.wait(e.retry_after_s)
                 continue
             except TuneFleetError as e:
                 _raise_if_fatal(e)

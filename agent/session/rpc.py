@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.retry_info import retry_after_s
 
 FATAL = frozenset({Reason.INCOMPATIBLE, Reason.UNAUTHENTICATED})
 """Failures that no retry cures: the agent ends with a message."""
@@ -37,6 +38,7 @@ _TRANSIENT = frozenset(
         grpc.StatusCode.UNKNOWN,
     }
 )
+_PASSING = frozenset({Reason.RATE_LIMITED, Reason.TIMED_OUT})
 _REASON_BY_STATUS = {
     # Not even the call exists: this is no coordinator, or one of another age.
     grpc.StatusCode.UNIMPLEMENTED: Reason.INCOMPATIBLE,
@@ -47,6 +49,11 @@ _REASON_BY_STATUS = {
 
 class Unavailable(Exception):  # noqa: N818 (a state of the other side, not a mistake)
     """The coordinator did not answer, or could not for now; the same call may succeed later."""
+
+    def __init__(self, why: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+        """Shortest time until then, where the coordinator named one."""
 
 
 def open_channel(address: str) -> grpc.aio.Channel:
@@ -95,6 +102,8 @@ def failure(error: grpc.aio.AioRpcError) -> Unavailable | TuneFleetError:
     # A newer coordinator may name errors that this release does not know.
     reason = Reason.__members__.get(info.reason) or _REASON_BY_STATUS.get(error.code())
     message = error.details() or error.code().name
+    if reason in _PASSING:
+        return Unavailable(message, retry_after_s(error.trailing_metadata()))
     if reason is not None and reason is not Reason.INTERNAL:
         return TuneFleetError(reason, message, info.metadata["hint"])
     if error.code() in _TRANSIENT:

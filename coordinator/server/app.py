@@ -31,7 +31,9 @@ from coordinator.server.device_service import DeviceService
 from coordinator.server.disk import DiskGuard
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.model_service import ModelService
+from coordinator.server.patience import PatienceInterceptor
 from coordinator.server.ports import NoWork, Planner
+from coordinator.server.throttling import ThrottlingInterceptor
 from coordinator.server.upkeep import Upkeep
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
@@ -63,6 +65,10 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.ping_timeout_ms", limits.KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", limits.MIN_CLIENT_PING_INTERVAL_MS),
+    ("grpc.max_concurrent_streams", limits.STREAMS_A_CONNECTION),
+    ("grpc.server_handshake_timeout_ms", limits.HANDSHAKE_LIMIT_MS),
+    ("grpc.max_connection_age_ms", limits.CONNECTION_AGE_MS),
+    ("grpc.max_connection_age_grace_ms", limits.CONNECTION_AGE_GRACE_MS),
 )
 
 _SERVICES = tuple(
@@ -182,7 +188,7 @@ async def serve(
 def _make_server(
     core: Core, planner: Planner, health_service: health_pb2_grpc.HealthServicer
 ) -> grpc.aio.Server:
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=_interceptors(), options=_OPTIONS)
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(
         AgentService(core.store, planner, core.bus, core.disk, core.clock), server
     )
@@ -206,6 +212,11 @@ def _make_server(
         (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     return server
+
+
+def _interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+    """Make what every call passes through, from the outside to the inside."""
+    return [PatienceInterceptor(), ErrorInterceptor(), ThrottlingInterceptor()]
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +13,12 @@ from typing import Any
 import grpc
 
 from coordinator.server.disk import DiskGuard
-from coordinator.server.limits import CHUNK_BYTES, MAX_BLOB_BYTES
+from coordinator.server.limits import (
+    CHUNK_BYTES,
+    MAX_BLOB_BYTES,
+    SLOWEST_UPLOAD_BYTES_A_S,
+    UPLOAD_GRACE_S,
+)
 from coordinator.state.blobs import BlobStore
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import blob_service_pb2 as pb
@@ -56,6 +62,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         self, request_iterator: AsyncIterator[pb.PutBlobRequest], context: _Context
     ) -> pb.PutBlobResponse:
         """Store a blob if its bytes have the digest that the first message gives."""
+        begun = time.monotonic()
         with ExitStack() as stack:
             writer = None
             digest = ""
@@ -73,6 +80,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
                         f"a blob may have {self._max_blob_bytes} bytes at the most",
                     )
                 await asyncio.to_thread(writer.write, request.chunk)
+                _require_progress(writer.size_bytes, time.monotonic() - begun)
             if writer is None:
                 raise TuneFleetError(Reason.INVALID_ARGUMENT, "no message came with the digest")
             await asyncio.to_thread(writer.commit, digest)
@@ -86,3 +94,13 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             lambda: [digest for digest in request.digests if not self._blobs.is_sound(digest)]
         )
         return pb.FindMissingBlobsResponse(digests=missing)
+
+
+def _require_progress(size_bytes: int, elapsed_s: float) -> None:
+    """Refuse an upload that only keeps a place. Raises TIMED_OUT."""
+    if elapsed_s > UPLOAD_GRACE_S + size_bytes / SLOWEST_UPLOAD_BYTES_A_S:
+        raise TuneFleetError(
+            Reason.TIMED_OUT,
+            f"{size_bytes} bytes of the blob came in {elapsed_s:.0f} s; an upload must bring "
+            f"{SLOWEST_UPLOAD_BYTES_A_S // 1024} KiB a second at the least",
+        )

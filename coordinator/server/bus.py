@@ -18,6 +18,8 @@ class Notice(Enum):
     WORK = auto()
     LEASES = auto()
     STOPPING = auto()
+    REPLACED = auto()
+    """Somebody else watches for the same device now."""
 
 
 class Bus:
@@ -83,13 +85,22 @@ class Bus:
                 await listener.wait(max_interval_s - min_interval_s)
 
     async def watch_device(self, device_id: str) -> AsyncGenerator[Notice, None]:
-        """Yield what is worth looking at for an agent: OPENED at first, STOPPING at last."""
+        """Yield what is worth looking at for an agent: OPENED at first, STOPPING at last.
+
+        A device has one watcher: a newer one ends the older, whose connection is likely to be dead.
+        """
+        with self._lock:
+            older = [at for at, name in self._devices.items() if name == device_id]
+        for listener in older:
+            listener.note(Notice.REPLACED)
         with self._listening(self._devices, device_id) as listener:
             # From here on nothing is missed.
             yield Notice.OPENED
             while True:
                 await listener.wait(None)
                 for notice in listener.take():
+                    if notice is Notice.REPLACED:
+                        return
                     yield notice
                     if notice is Notice.STOPPING:
                         return

@@ -12,11 +12,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from tunefleet.conversions import duration
 from tunefleet.errors import Reason, TuneFleetError
 
 _DOMAIN = "tunefleet"
-_OWN_METHODS = "/tunefleet."
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+OWN_METHODS = "/tunefleet."
+"""What all names of our methods begin with."""
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 log = structlog.get_logger()
@@ -27,10 +29,13 @@ def error_status(error: TuneFleetError) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(
         reason=error.reason.name, domain=_DOMAIN, metadata={"hint": error.hint}
     )
-    detail = AnyMessage()
-    detail.Pack(info)
+    details = [AnyMessage()]
+    details[0].Pack(info)
+    if error.retry_after_s is not None:
+        details.append(AnyMessage())
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=duration(error.retry_after_s)))
     code, _ = grpc.StatusCode[error.reason.value.grpc_status].value
-    return status_pb2.Status(code=code, message=error.message, details=[detail])
+    return status_pb2.Status(code=code, message=error.message, details=details)
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
@@ -38,21 +43,21 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> Handler:
         """Wrap a method of ours."""
         found = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if not method.startswith(_OWN_METHODS):
+        if not method.startswith(OWN_METHODS):
             return found
         # None, whatever the types say, where there is no such method.
         handler: Any = found
         if handler is None:
             return found
-        make, inner = _kind(handler)
+        make, inner = kind_of(handler)
         wrap = _wrap_stream if handler.response_streaming else _wrap_unary
-        wrapped: _Handler = make(
+        wrapped: Handler = make(
             wrap(inner, method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
@@ -60,7 +65,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         return wrapped
 
 
-def _kind(handler: Any) -> tuple[Callable[..., _Handler], Callable[..., Any]]:
+def kind_of(handler: Any) -> tuple[Callable[..., Handler], Callable[..., Any]]:
+    """Return what makes handlers of this one's kind, and the function that this one calls."""
     if handler.request_streaming:
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler, handler.stream_stream
@@ -99,5 +105,10 @@ async def _abort(context: _Context, error: Exception, method: str) -> NoReturn:
         log.error("call failed", method=method, exc_info=error)
         # The details are for the log: they may tell more than a caller should know.
         error = TuneFleetError(Reason.INTERNAL, "the coordinator failed to answer")
+    await abort_with(context, error)
+
+
+async def abort_with(context: _Context, error: TuneFleetError) -> NoReturn:
+    """End a call with an error of the catalogue."""
     status: Any = rpc_status.to_status(error_status(error))
     await context.abort(status.code, status.details, status.trailing_metadata)

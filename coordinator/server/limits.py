@@ -70,3 +70,57 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 
 MIN_CLIENT_PING_INTERVAL_MS = 5_000
 """Clients may ping this often; gRPC's default of five minutes hangs up on those that do."""
+
+HANDSHAKE_LIMIT_MS = 20_000
+"""Who connects and does not shake hands in this time is gone; gRPC would wait for two minutes."""
+
+STREAMS_A_CONNECTION = 1024
+"""An agent or a command needs a handful; a program may hold a thousand agents on one connection."""
+
+CONNECTION_AGE_MS = 3_600_000
+"""Connections are made anew so often: what a peer never reads goes with the old one."""
+
+CONNECTION_AGE_GRACE_MS = 5 * 3_600_000
+"""Time for the longest stream to end on an old connection."""
+
+MESSAGE_WAIT_S = 30.0
+"""Between two messages of a peer: three times a lost packet's longest delay on a mobile network."""
+
+ANSWER_LIMIT_S = 60.0
+"""Twice what clients wait for; a backup in SQLite or a slow disk may hold a writer for seconds."""
+
+STREAM_LIMIT_S = 5 * 3600.0
+"""An export of millions of trials takes less; control streams and watches are opened anew."""
+
+SLOWEST_UPLOAD_BYTES_A_S = 64 * 1024
+"""A quarter of what clients count on: an uplink of half a megabit a second."""
+
+UPLOAD_GRACE_S = 60.0
+"""From when on an upload must be as fast as that on average."""
+
+REGISTRATIONS_A_S = 50.0
+REGISTRATIONS_AT_ONCE = 5000.0
+"""Two for each of 1,000 agents that start together, and again soon after."""
+
+TRIALS_A_S = 200.0
+"""A device measures three a second at the most, and must be able to catch up."""
+TRIALS_AT_ONCE = 4000.0
+"""Most of an outbox filled while the coordinator was away, in some 60 calls."""
+
+AGENT_CALLS_A_S = 50.0
+AGENT_CALLS_AT_ONCE = 500.0
+"""A device makes less than one a second."""
+
+READS_A_S = 200.0
+READS_AT_ONCE = 2000.0
+WRITES_A_S = 50.0
+WRITES_AT_ONCE = 500.0
+"""Scripts of all users of a machine count as one peer where nobody has a name."""
+
+BLOB_BYTES_A_S = 256 * 2.0**20
+BLOB_BYTES_AT_ONCE = 2.0**30
+"""Two gigabits a second; networks are slower, and disks would suffer from more."""
+
+BLOB_STREAMS = 16
+STREAMS = 64
+"""Streams of one method that a peer may have open; an agent has one, who watches one or a few."""

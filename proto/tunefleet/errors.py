@@ -91,15 +91,33 @@ class Reason(Enum):
     DISK_FULL = ErrorKind(
         47, "RESOURCE_EXHAUSTED", "Make room on the coordinator's disk; all goes on by itself then."
     )
+    RATE_LIMITED = ErrorKind(
+        50, "RESOURCE_EXHAUSTED", "Ask less often, or fewer things at a time; then try again."
+    )
+    TIMED_OUT = ErrorKind(
+        51, "DEADLINE_EXCEEDED", "Try again; if it persists, look into load and network."
+    )
+    BLOB_QUOTA = ErrorKind(
+        52, "RESOURCE_EXHAUSTED", "Give the coordinator more room with `serve --blob-quota`."
+    )
     INTERRUPTED = ErrorKind(130, "CANCELLED", "Take it up again with `tunefleet campaigns watch`.")
 
 
 class TuneFleetError(Exception):
     """A failure with a name from the catalogue and a message for the person who met it."""
 
-    def __init__(self, reason: Reason, message: str, hint: str = "") -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        hint: str = "",
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.hint = hint or reason.value.hint
         """What to do next; the catalogue's words unless the place knows better ones."""
+        self.retry_after_s = retry_after_s
+        """Seconds after which the same call may succeed, where that is known."""

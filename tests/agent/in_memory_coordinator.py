@@ -58,6 +58,8 @@ class InMemoryCoordinator(
         self.rejected: dict[str, str] = {}
         self.poison: set[str] = set()
         self.break_blob_after: int | None = None
+        self.throttled: deque[float] = deque()
+        """Seconds to wait that the next reports are refused with."""
         self.retry_after_s = 300.0
         self.work_expected = False
         self._streams: set[asyncio.Queue[agent_service_pb2.Hint.ValueType]] = set()
@@ -71,7 +73,7 @@ class InMemoryCoordinator(
 
     async def start(self) -> None:
         """Listen: the first time on a free port, later on the same again."""
-        self._server = grpc.aio.server()
+        self._server = grpc.aio.server(interceptors=[_RequireDeadline()])
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(self, self._server)
         blob_service_pb2_grpc.add_BlobServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
@@ -149,6 +151,8 @@ class InMemoryCoordinator(
 
     async def ReportTrials(self, request, context):  # noqa: N802
         await self._check(request, context)
+        if self.throttled:
+            await _abort(context, Reason.RATE_LIMITED, retry_after_s=self.throttled.popleft())
         if any(trial.trial_id in self.poison for trial in request.trials):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cannot be read")
         self.batch_sizes.append(len(request.trials))
@@ -199,14 +203,50 @@ class InMemoryCoordinator(
             await _abort(context, Reason.AGENT_UNKNOWN)
 
 
-async def _abort(context, reason: Reason | None, code: grpc.StatusCode | None = None) -> NoReturn:
+class _RequireDeadline(grpc.aio.ServerInterceptor):
+    """Refuses every call that could last for ever."""
+
+    async def intercept_service(self, continuation, handler_call_details):
+        handler = await continuation(handler_call_details)
+
+        async def answer(request, context):
+            await _require_deadline(context)
+            return await handler.unary_unary(request, context)
+
+        async def stream(request, context):
+            await _require_deadline(context)
+            async for response in handler.unary_stream(request, context):
+                yield response
+
+        make, wrapped = (
+            (grpc.unary_stream_rpc_method_handler, stream)
+            if handler.response_streaming
+            else (grpc.unary_unary_rpc_method_handler, answer)
+        )
+        return make(wrapped, handler.request_deserializer, handler.response_serializer)
+
+
+async def _require_deadline(context) -> None:
+    if context.time_remaining() is None:
+        await _abort(context, Reason.INCOMPATIBLE)
+
+
+async def _abort(
+    context,
+    reason: Reason | None,
+    code: grpc.StatusCode | None = None,
+    retry_after_s: float | None = None,
+) -> NoReturn:
     """End a call as the coordinator does: the reason travels in google.rpc.ErrorInfo."""
     if reason is None:
         await context.abort(code, "refused")
     code = grpc.StatusCode[reason.value.grpc_status]
-    detail = any_pb2.Any()
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet"))
+    details = [any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet"))
+    if retry_after_s is not None:
+        details.append(any_pb2.Any())
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=duration(retry_after_s)))
     status = rpc_status.to_status(
-        status_pb2.Status(code=code.value[0], message=reason.name.lower(), details=[detail])
+        status_pb2.Status(code=code.value[0], message=reason.name.lower(), details=details)
     )
     await context.abort(status.code, status.details, status.trailing_metadata)

@@ -67,6 +67,15 @@ async def test_trials_whose_acknowledgement_was_lost_are_sent_again(rig: Rig) ->
     assert set(rig.server.times_received.values()) == {3}
 
 
+async def test_a_coordinator_that_is_asked_too_often_gets_the_trials_later(rig: Rig) -> None:
+    rig.server.throttled.extend([0.01, 0.02])
+    sent = await rig.deliver(make_lease(), 4)
+    rig.start(rig.delivery.run())
+    await rig.delivery.flushed("lease-1")
+    assert set(rig.server.trials) == sent
+    assert set(rig.server.times_received.values()) == {1}
+
+
 async def test_rejected_trials_are_not_kept(rig: Rig) -> None:
     refused = make_trial("lease-1", 1).trial_id
     rig.server.rejected[refused] = "it names another lease"

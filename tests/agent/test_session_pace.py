@@ -44,6 +44,12 @@ async def test_after_a_success_waits_begin_short_again(waits: list[float]) -> No
     assert waits == [1.0, 2.0, 1.0]
 
 
+async def test_a_wait_is_no_shorter_than_the_other_side_asked_for(waits: list[float]) -> None:
+    backoff = Backoff(_pace(waits, _Longest()))
+    await backoff.wait(30.0)
+    assert waits == [31.0]
+
+
 async def test_waits_are_spread_over_the_whole_range(waits: list[float]) -> None:
     pace = _pace(waits, random.Random(1))
     for _ in range(200):

@@ -30,13 +30,25 @@ from tunefleet.v1 import (
 TARGET = '{"kind":"llvm","mcpu":"znver4","num-cores":2}'
 
 
-def abort(context: grpc.ServicerContext, reason: Reason, message: str) -> NoReturn:
+YEAR_S = 3e7
+
+
+def abort(
+    context: grpc.ServicerContext,
+    reason: Reason,
+    message: str,
+    retry_after_s: float | None = None,
+) -> NoReturn:
     """End a call the way a coordinator does: with the reason in google.rpc.ErrorInfo."""
-    detail = any_pb2.Any()
+    details = [any_pb2.Any()]
     hint = {"hint": f"{reason.value.hint} (sent)"}
-    detail.Pack(error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet", metadata=hint))
+    info = error_details_pb2.ErrorInfo(reason=reason.name, domain="tunefleet", metadata=hint)
+    details[0].Pack(info)
+    if retry_after_s is not None:
+        details.append(any_pb2.Any())
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=duration(retry_after_s)))
     code = code_pb2.Code.Value(reason.value.grpc_status)
-    status = status_pb2.Status(code=code, message=message, details=[detail])
+    status = status_pb2.Status(code=code, message=message, details=details)
     context.abort_with_status(rpc_status.to_status(status))
     raise AssertionError("abort_with_status raises")
 
@@ -148,6 +160,8 @@ class InMemoryFleet(
     uploads: int = 0
     unavailable: int = 0
     """Calls of ListDevices to fail before one succeeds."""
+    throttled: list[float] = field(default_factory=list)
+    """Seconds to wait that the next calls of ListDevices and WatchCampaign are refused with."""
     break_after_bytes: int | None = None
     """Where to break off the next download."""
 
@@ -192,6 +206,7 @@ class InMemoryFleet(
         return user_service_pb2.ListCampaignsResponse(campaigns=self.campaigns.values())
 
     def WatchCampaign(self, request, context):  # noqa: N802
+        self._throttle(context)
         campaign_id = self._find(request, context).campaign_id
         if not self.watched:
             yield user_service_pb2.WatchCampaignResponse(campaign=self.campaigns[campaign_id])
@@ -223,6 +238,7 @@ class InMemoryFleet(
         return user_service_pb2.CancelCampaignResponse(campaign=campaign)
 
     def ListDevices(self, request, context):  # noqa: N802
+        self._throttle(context)
         if self.unavailable:
             self.unavailable -= 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "still starting")
@@ -283,6 +299,10 @@ class InMemoryFleet(
             model_version=next(v for v in self.models if v.current)
         )
 
+    def _throttle(self, context) -> None:
+        if self.throttled:
+            abort(context, Reason.RATE_LIMITED, "too many", self.throttled.pop(0))
+
     def _find(self, request, context) -> campaign_pb2.Campaign:
         for campaign_id, campaign in self.campaigns.items():
             if campaign_id.startswith(request.campaign_id):
@@ -290,10 +310,31 @@ class InMemoryFleet(
         return abort(context, Reason.CAMPAIGN_UNKNOWN, f"no campaign is {request.campaign_id}")
 
 
+class _RequireDeadline(grpc.ServerInterceptor):
+    """Refuses every call that could last for ever."""
+
+    def intercept_service(self, continuation, handler_call_details):
+        handler = continuation(handler_call_details)
+        kind = (
+            ("stream" if handler.request_streaming else "unary")
+            + "_"
+            + ("stream" if handler.response_streaming else "unary")
+        )
+        inner = getattr(handler, kind)
+
+        def call(request, context):
+            if context.time_remaining() > YEAR_S:
+                abort(context, Reason.INCOMPATIBLE, "the call has no deadline")
+            return inner(request, context)
+
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(call, handler.request_deserializer, handler.response_serializer)
+
+
 @contextmanager
 def serving(fleet: InMemoryFleet) -> Iterator[str]:
     """Serve a fleet on loopback; yields its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(8))
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[_RequireDeadline()])
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(fleet, server)
     user_service_pb2_grpc.add_CampaignServiceServicer_to_server(fleet, server)
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(fleet, server)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tenacity
 from in_memory_fleet import (
     InMemoryFleet,
     make_campaign,
@@ -130,6 +131,15 @@ def test_call_is_repeated_while_the_coordinator_starts(served):
     assert [d.name for d in fleet.devices()] == ["box"]
 
 
+def test_call_that_is_throttled_is_repeated_when_told_to(served, monkeypatch):
+    state, fleet = served
+    waits: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", waits.append)
+    state.devices, state.throttled = [make_device()], [0.5]
+    assert [d.name for d in fleet.devices()] == ["box"]
+    assert waits == [0.5]
+
+
 def test_unknown_profile_values_are_none(served):
     state, fleet = served
     state.devices = [make_device()]
@@ -164,6 +174,16 @@ def test_watch_goes_on_after_the_connection_broke(served):
     states = [s.state for s in fleet.campaign("c1").watch(on_lost=lost.append)]
     assert states == [CampaignState.TUNING, CampaignState.DONE]
     assert [e.reason for e in lost] == [Reason.COORDINATOR_UNREACHABLE]
+
+
+def test_watch_that_is_throttled_goes_on(served):
+    state, fleet = served
+    state.campaigns["c1"] = make_campaign("c1")
+    state.watched, state.throttled = [[make_done(state.blobs, {}, "c1")]], [0.01]
+    lost: list[TuneFleetError] = []
+    states = [s.state for s in fleet.campaign("c1").watch(on_lost=lost.append)]
+    assert states == [CampaignState.DONE]
+    assert [e.reason for e in lost] == [Reason.RATE_LIMITED]
 
 
 def test_watch_gives_up_on_a_coordinator_that_stays_away():

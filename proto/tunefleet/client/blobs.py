@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 import grpc
 import stamina
 
-from tunefleet.client.connection import Connection, is_unavailable
+from tunefleet.client.connection import Connection
+from tunefleet.client.repeating import repeatable
 from tunefleet.client.values import Artifact
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import blob_service_pb2, blob_service_pb2_grpc
@@ -138,7 +139,7 @@ def _fetch(connection: Connection, artifact: Artifact, path: Path) -> None:
     received = 0
     try:
         with partial.open("wb") as file:
-            for attempt in stamina.retry_context(on=is_unavailable, attempts=DOWNLOAD_ATTEMPTS):
+            for attempt in stamina.retry_context(on=repeatable, attempts=DOWNLOAD_ATTEMPTS):
                 with attempt:
                     request = blob_service_pb2.GetBlobRequest(
                         digest=artifact.digest, offset=received

@@ -12,6 +12,7 @@ import grpc
 from tunefleet.client import blobs
 from tunefleet.client.connection import Connection, status_of
 from tunefleet.client.messages import campaign_from_proto
+from tunefleet.client.repeating import asked_wait_s
 from tunefleet.client.tables import campaign_html
 from tunefleet.client.values import CampaignState, CampaignStatus
 from tunefleet.errors import Reason, TuneFleetError
@@ -71,6 +72,7 @@ class Campaign:
         while not self.status.state.ended:
             request = user_service_pb2.WatchCampaignRequest(campaign_id=self.id)
             stream = self._stub.WatchCampaign(request, timeout=WATCH_DEADLINE_S)
+            asked_s = 0.0
             try:
                 for response in stream:
                     failures, heard_at = 0, time.monotonic()
@@ -79,7 +81,8 @@ class Campaign:
                 if status_of(e)[0] == "DEADLINE_EXCEEDED":
                     continue
                 error = self._connection.error(e, not_found=Reason.CAMPAIGN_UNKNOWN)
-                if status_of(e)[0] not in _CONNECTION_LOST:
+                asked_s = asked_wait_s(e)
+                if not asked_s and status_of(e)[0] not in _CONNECTION_LOST:
                     raise error from e
                 if time.monotonic() - heard_at > give_up_after_s:
                     raise error from e
@@ -88,7 +91,7 @@ class Campaign:
             finally:
                 stream.cancel()  # type: ignore[no-untyped-call]
             if not self.status.state.ended:
-                time.sleep(_reconnect_wait_s(failures, chance))
+                time.sleep(asked_s + _reconnect_wait_s(failures, chance))
                 failures += 1
 
     def wait(

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from tunefleet.client.repeating import repeatable
 from tunefleet.errors import Reason, TuneFleetError
 
 CALL_DEADLINE_S = 30.0
@@ -120,7 +121,7 @@ class Connection:
         patience_s = PATIENCE_S if self._answered else FIRST_CALL_PATIENCE_S
         try:
             for trial in stamina.retry_context(
-                on=is_unavailable,
+                on=repeatable,
                 attempts=None,
                 timeout=patience_s,
                 wait_initial=0.1,
@@ -154,11 +155,6 @@ class Connection:
             why = "it did not answer in time" if code == "DEADLINE_EXCEEDED" else cause
             return TuneFleetError(reason, f"no coordinator answers at {self.address}: {why}")
         return TuneFleetError(reason, details or f"the call ended with {code}")
-
-
-def is_unavailable(error: Exception) -> bool:
-    """Whether a failed call is worth another attempt."""
-    return isinstance(error, grpc.RpcError) and status_of(error)[0] == "UNAVAILABLE"
 
 
 def status_of(error: grpc.RpcError) -> tuple[str, str]:
