@@ -29,6 +29,15 @@ Progress = Callable[[float, str], None]
 _LINE_LIMIT_BYTES = 1 << 20
 """Longest line of progress read; a job that writes a longer one is broken."""
 
+_ATTEMPTS = 3
+"""A job that was killed from outside, for memory say, deserves another try; a bug shows again."""
+
+_KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM})
+"""Exit codes of a process that others have ended: what crashes by itself gets other signals."""
+
+_LOG = "job.log"
+"""What the job printed on stderr, in its folder."""
+
 _TAIL_CHARS = 2000
 """How much of a dead job's last output goes into the error."""
 
@@ -42,7 +51,7 @@ async def run_job(
     progress: Progress | None = None,
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run a job to its end and return its result.
+    """Run a job to its end and return its result; one that is killed is begun again.
 
     The job and everything it started are killed when this is cancelled, when the time is up, and
     when this process dies.
@@ -51,7 +60,7 @@ async def run_job(
         module: the job's module.
         spec: what it is to do; must be JSON.
         work_dir: folder for spec, result and log; made if missing.
-        timeout_s: longest time allowed.
+        timeout_s: longest time allowed for one attempt.
         progress: told how far the job is.
         env: variables added to the environment.
 
@@ -61,8 +70,33 @@ async def run_job(
     Raises:
         TuneFleetError: the job said why it failed, died, or took too long.
     """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await _run_once(module, spec, work_dir, progress, env)
+        except TimeoutError as e:
+            late = f"{module} did not finish within {timeout_s:.0f} s; see {work_dir / _LOG}"
+            raise TuneFleetError(Reason.INTERNAL, late) from e
+        except _JobKilledError as e:
+            if attempt == _ATTEMPTS:
+                raise
+            log.warning("job was killed, beginning it again", job=module, why=e.message)
+    raise AssertionError("unreachable")
+
+
+class _JobKilledError(TuneFleetError):
+    """Somebody ended the job."""
+
+
+async def _run_once(
+    module: str,
+    spec: Mapping[str, Any],
+    work_dir: Path,
+    progress: Progress | None,
+    env: Mapping[str, str] | None,
+) -> dict[str, Any]:
     await asyncio.to_thread(work_dir.mkdir, parents=True, exist_ok=True)
-    spec_path, out_path, log_path = (work_dir / n for n in ("spec.json", "out.json", "job.log"))
+    spec_path, out_path, log_path = (work_dir / n for n in ("spec.json", "out.json", _LOG))
     spec_path.write_text(json.dumps(spec))
     out_path.unlink(missing_ok=True)
     with log_path.open("wb") as log_file:
@@ -77,13 +111,8 @@ async def run_job(
             env={**os.environ, **(env or {})},
         )
     try:
-        async with asyncio.timeout(timeout_s):
-            await _follow(process, progress)
-            code = await process.wait()
-    except TimeoutError as e:
-        raise TuneFleetError(
-            Reason.INTERNAL, f"{module} did not finish within {timeout_s:.0f} s; see {log_path}"
-        ) from e
+        await _follow(process, progress)
+        code = await process.wait()
     finally:
         # The job's own children too: it leads its session.
         with contextlib.suppress(ProcessLookupError):
@@ -125,5 +154,6 @@ def _result(module: str, code: int, out_path: Path, log_path: Path) -> dict[str,
     if code != 0 or not isinstance(result, dict):
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         tail = log_path.read_text(errors="replace")[-_TAIL_CHARS:].strip()
-        raise TuneFleetError(Reason.INTERNAL, f"{module} ended with {how}: {tail or 'no output'}")
+        kind = _JobKilledError if code in _KILLED else TuneFleetError
+        raise kind(Reason.INTERNAL, f"{module} ended with {how}: {tail or 'no output'}")
     return result

@@ -33,6 +33,7 @@ def wire(core: Core) -> Wiring:
         ),
         replayer=Replayer(core.store, core.blobs, core.bus, core.clock),
         bencher=Bencher(core.store, core.blobs, core.home, core.bus, core.clock),
+        disk=core.disk,
         clock=core.clock,
     )
     trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)

@@ -26,6 +26,8 @@ from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.replaying import Replayer, replayed
 from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.bus import Bus
+from coordinator.server.disk import DiskGuard
+from coordinator.state.database import DATABASE_AWAY
 from coordinator.state.records import (
     CampaignPurpose,
     CampaignRecord,
@@ -42,6 +44,9 @@ _TICK_S = 1.0
 
 _COLLECTION_TICK_S = 10.0
 """The same for a collection, which has thousands of tasks to look at and nobody waiting."""
+
+_AGAIN_AFTER_S = 2.0
+"""Before a step is tried again whose disk or database failed it."""
 
 _SAVE_TUNING_TIME_S = 5.0
 """Tuning time that a crash may lose."""
@@ -63,6 +68,7 @@ class CampaignRunner:
         datasets: DatasetImporter,
         replayer: Replayer,
         bencher: Bencher,
+        disk: DiskGuard,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -72,7 +78,9 @@ class CampaignRunner:
         self._datasets = datasets
         self._replayer = replayer
         self._bencher = bencher
+        self._disk = disk
         self._clock = clock
+        self._was_short: set[str] = set()
         self._drivers: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -100,25 +108,41 @@ class CampaignRunner:
                 del self._drivers[campaign.campaign_id]
 
     async def _drive(self, campaign_id: str) -> None:
-        try:
-            while True:
-                campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
-                if campaign.state.ended:
-                    return
-                step = self._step(campaign)
-                if step is None:
-                    await asyncio.sleep(_TICK_S)
+        while True:
+            self._was_short.discard(campaign_id)
+            try:
+                await self._advance(campaign_id)
+            except Exception as e:
+                if self._may_pass(campaign_id, e):
+                    log.warning("campaign waits", campaign=campaign_id, why=str(e))
+                    await asyncio.sleep(_AGAIN_AFTER_S)
                     continue
-                await self._cancellable(step(campaign), campaign)
-                self._bus.notify_campaign(campaign_id)
-                self._bus.notify_work()
-        except TuneFleetError as e:
-            await self._fail(campaign_id, e)
-        except asyncio.CancelledError:
-            raise
-        except Exception as e:
-            log.exception("campaign failed", campaign=campaign_id)
-            await self._fail(campaign_id, TuneFleetError(Reason.INTERNAL, repr(e)))
+                await self._fail(campaign_id, e)
+            return
+
+    async def _advance(self, campaign_id: str) -> None:
+        """Do one step after the other until the campaign has ended."""
+        while True:
+            campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
+            if campaign.state.ended:
+                return
+            step = self._step(campaign)
+            if step is None:
+                await asyncio.sleep(_TICK_S)
+                continue
+            await self._cancellable(step(campaign), campaign)
+            self._bus.notify_campaign(campaign_id)
+            self._bus.notify_work()
+
+    def _may_pass(self, campaign_id: str, error: Exception) -> bool:
+        """Whether a step failed of what others will mend: every step may be done again."""
+        if isinstance(error, DATABASE_AWAY):
+            return True
+        # Children only say that they failed; the full disk was seen meanwhile.
+        of_the_disk = isinstance(error, OSError) or (
+            isinstance(error, TuneFleetError) and error.reason is Reason.INTERNAL
+        )
+        return of_the_disk and (campaign_id in self._was_short or self._disk.is_short())
 
     def _step(self, campaign: CampaignRecord) -> _Step | None:
         """Return what is to be done for a campaign in its state."""
@@ -142,6 +166,8 @@ class CampaignRunner:
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=_TICK_S)
+                if self._disk.is_short():
+                    self._was_short.add(campaign.campaign_id)
                 now = await asyncio.to_thread(self._store.get_campaign, campaign.campaign_id)
                 if now.state is not campaign.state and not running.done():
                     running.cancel()
@@ -263,8 +289,13 @@ class CampaignRunner:
         ]
         return together(reasons) if all(reasons) else ""
 
-    async def _fail(self, campaign_id: str, error: TuneFleetError) -> None:
-        log.warning("campaign failed", campaign=campaign_id, reason=error.reason.name)
+    async def _fail(self, campaign_id: str, cause: Exception) -> None:
+        if isinstance(cause, TuneFleetError):
+            error = cause
+            log.warning("campaign failed", campaign=campaign_id, reason=error.reason.name)
+        else:
+            error = TuneFleetError(Reason.INTERNAL, repr(cause))
+            log.error("campaign failed", campaign=campaign_id, exc_info=cause)
         with suppress(TuneFleetError):
             await asyncio.to_thread(
                 self._store.update_campaign,

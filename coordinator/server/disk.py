@@ -50,6 +50,20 @@ class DiskGuard:
         Raises:
             TuneFleetError: DISK_FULL.
         """
+        free, short = self._look()
+        if short:
+            raise TuneFleetError(
+                Reason.DISK_FULL,
+                f"the disk of {self._folder} has {free // 2**20} MiB left, and "
+                f"{self._least_free_bytes // 2**20} MiB are needed to begin anything new",
+            )
+
+    def is_short(self) -> bool:
+        """Whether there is too little room for new work."""
+        return self._look()[1]
+
+    def _look(self) -> tuple[int, bool]:
+        """Return the bytes that are free, and whether they are too few."""
         free = self.free_bytes(self._folder)
         short = free < self._least_free_bytes
         with self._lock:
@@ -58,9 +72,4 @@ class DiskGuard:
             log.error("disk nearly full, no new work begins", free_bytes=free)
         elif changed:
             log.info("disk has room again", free_bytes=free)
-        if short:
-            raise TuneFleetError(
-                Reason.DISK_FULL,
-                f"the disk of {self._folder} has {free // 2**20} MiB left, and "
-                f"{self._least_free_bytes // 2**20} MiB are needed to begin anything new",
-            )
+        return free, short

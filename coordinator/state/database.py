@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from coordinator.state.postgresql import open_postgresql
 from tunefleet.errors import Reason, TuneFleetError
 
 _SQLITE_BUSY_TIMEOUT_MS = 30_000
 """Another process, such as a training job, may hold the file; no transaction takes this long."""
+
+DATABASE_AWAY: tuple[type[Exception], ...] = (OperationalError,)
+"""What is raised while the database cannot do its work: its disk is full, somebody holds it, or its
+server is gone. The same may work later."""
 
 _WRITES = "tunefleet_writes"
 

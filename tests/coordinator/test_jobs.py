@@ -34,6 +34,13 @@ elif what == "explain":
 elif what == "crash":
     print("last words", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGSEGV)
+elif what == "be killed":
+    starts = pathlib.Path(spec["starts"])
+    with starts.open("a") as file:
+        print("start", file=file)
+    if len(starts.read_text().splitlines()) <= spec["times"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    out.write_text(json.dumps({"sum": 0}))
 elif what == "hang":
     child = subprocess.Popen(["sleep", "600"])
     pathlib.Path(spec["pids"]).write_text(json.dumps([os.getpid(), child.pid]))
@@ -128,3 +135,18 @@ async def test_a_killed_coordinator_takes_its_jobs_along(job: str, tmp_path: Pat
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     await gone(processes)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_job_that_was_killed_is_begun_again(job: str, tmp_path: Path, times: int) -> None:
+    spec = {"what": "be killed", "starts": str(tmp_path / "starts"), "times": times}
+    assert await run_job(job, spec, tmp_path / "work", timeout_s=60) == {"sum": 0}
+    assert len((tmp_path / "starts").read_text().splitlines()) == times + 1
+
+
+async def test_a_job_that_is_killed_every_time_fails(job: str, tmp_path: Path) -> None:
+    spec = {"what": "be killed", "starts": str(tmp_path / "starts"), "times": 9}
+    with pytest.raises(TuneFleetError, match="SIGKILL") as raised:
+        await run_job(job, spec, tmp_path / "work", timeout_s=60)
+    assert raised.value.reason is Reason.INTERNAL
+    assert len((tmp_path / "starts").read_text().splitlines()) == 3
