@@ -70,6 +70,7 @@ class CampaignRunner:
         bencher: Bencher,
         disk: DiskGuard,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._bus = bus
@@ -80,6 +81,8 @@ class CampaignRunner:
         self._bencher = bencher
         self._disk = disk
         self._clock = clock
+        # A clock that is set must not use up, or give back, anybody's time limit.
+        self._monotonic = monotonic
         self._was_short: set[str] = set()
         self._drivers: dict[str, asyncio.Task[None]] = {}
 
@@ -183,13 +186,13 @@ class CampaignRunner:
     async def _tune(self, campaign: CampaignRecord) -> None:
         """Count the tuning time and watch for its end."""
         campaign_id = campaign.campaign_id
-        spent, since, saved = campaign.tuning_s, self._clock(), self._clock()
+        spent, since, saved = campaign.tuning_s, self._monotonic(), self._monotonic()
         collects = campaign.spec.purpose is CampaignPurpose.COLLECT
         tick_s = _COLLECTION_TICK_S if collects else _TICK_S
         why = campaign.tuning_ended
         try:
             while True:
-                spent_now = spent + self._clock() - since
+                spent_now = spent + self._monotonic() - since
                 limit = campaign.spec.time_limit_s
                 if limit is not None and spent_now >= limit:
                     why = why or time_limit_reached(limit)
@@ -205,12 +208,12 @@ class CampaignRunner:
                     if ends:
                         now = await asyncio.to_thread(self._store.get_campaign, campaign_id)
                         why = now.tuning_ended
-                if self._clock() - saved >= _SAVE_TUNING_TIME_S:
-                    saved = self._clock()
-                    await self._save_tuning_time(campaign_id, spent_now, saved)
+                if self._monotonic() - saved >= _SAVE_TUNING_TIME_S:
+                    saved = self._monotonic()
+                    await self._save_tuning_time(campaign_id, spent_now, self._clock())
                 await asyncio.sleep(tick_s)
         finally:
-            spent += self._clock() - since
+            spent += self._monotonic() - since
             await self._save_tuning_time(campaign_id, spent, None)
         log.info("tuning ended", campaign=campaign_id, why=why)
         with suppress(TuneFleetError):  # it was paused or cancelled meanwhile

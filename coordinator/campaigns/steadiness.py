@@ -66,5 +66,9 @@ def judge(
         return Quarantine(reason, now, now + _FIRST_REST_S)
     rest_s = min(_LONGEST_REST_S, _FIRST_REST_S * 2.0**quarantine.strikes)
     return replace(
-        quarantine, reason=reason, until_unix_s=now + rest_s, strikes=quarantine.strikes + 1
+        quarantine,
+        reason=reason,
+        since_unix_s=min(quarantine.since_unix_s, now),  # the clock may have been set back
+        until_unix_s=now + rest_s,
+        strikes=quarantine.strikes + 1,
     )

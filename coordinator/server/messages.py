@@ -24,8 +24,8 @@ from tunefleet.v1 import campaign_pb2, device_pb2, user_service_pb2
 
 
 def is_online(device: DeviceRecord, now: float) -> bool:
-    """Return whether a device was heard of lately."""
-    return now - device.last_seen_unix_s <= OFFLINE_AFTER_S
+    """Return whether a device was heard of lately, and not before the clock was set back."""
+    return abs(now - device.last_seen_unix_s) <= OFFLINE_AFTER_S
 
 
 def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:

@@ -48,13 +48,14 @@ class Upkeep:
             await asyncio.sleep(self._interval_s)
             now = self._clock()
             try:
-                if now - checked > SUSPENDED_AFTER_S:
+                if not 0 <= now - checked <= SUSPENDED_AFTER_S:
+                    # Or the clock was set: backwards, leases would hold for as long as that was.
                     log.warning("this process was stopped for a while", seconds=now - checked)
                     await asyncio.to_thread(self.give_time)
                 else:
                     await asyncio.to_thread(self.expire)
                 checked = now
-                if now - devices_checked >= HEARTBEAT_INTERVAL_S:
+                if not 0 <= now - devices_checked < HEARTBEAT_INTERVAL_S:
                     devices_checked = now
                     await asyncio.to_thread(self.check_devices)
             except Exception:

@@ -51,8 +51,13 @@ class DeviceRecord:
         return self.profile.measured is not None
 
     def is_quarantined(self, now: float) -> bool:
-        """Whether it gets no work at a time, in seconds since 1970."""
-        return self.quarantine is not None and now < self.quarantine.until_unix_s
+        """Whether it gets no work at a time, in seconds since 1970.
+
+        A quarantine that seems to begin later is of before the clock was set back, and is over: it
+        would hold for as long as that was.
+        """
+        rest = self.quarantine
+        return rest is not None and rest.since_unix_s <= now < rest.until_unix_s
 
 
 class CampaignState(StrEnum):

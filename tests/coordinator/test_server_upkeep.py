@@ -61,7 +61,10 @@ async def test_after_a_restart_agents_have_time_to_come_back(store: Store) -> No
     assert renewed.expires_at_unix_s == clock.now + LEASE_TTL_S
 
 
-async def test_a_stopped_process_does_not_blame_the_agents(store: Store) -> None:
+@pytest.mark.parametrize("jump_s", [10 * LEASE_TTL_S, -172_800.0])
+async def test_neither_a_stop_nor_a_clock_that_is_set_changes_how_long_leases_hold(
+    store: Store, jump_s: float
+) -> None:
     clock = Clock()
     running = asyncio.create_task(Upkeep(store, Bus(), clock, interval_s=0.01).run())
     try:
@@ -69,7 +72,7 @@ async def test_a_stopped_process_does_not_blame_the_agents(store: Store) -> None
             while _expires_at(store) != NOW + LEASE_TTL_S:
                 await asyncio.sleep(0.01)
             # As after a SIGSTOP: the clock jumps between two checks.
-            clock.now += 10 * LEASE_TTL_S
+            clock.now += jump_s
             while _expires_at(store) != clock.now + LEASE_TTL_S:
                 await asyncio.sleep(0.01)
     finally:

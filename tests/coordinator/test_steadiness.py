@@ -53,6 +53,14 @@ class TestJudgement:
         assert tenth is not None
         assert 60 < second.until_unix_s - NOW < tenth.until_unix_s - NOW <= 3600
 
+    def test_a_clock_that_is_set_back_keeps_nobody_at_rest(self) -> None:
+        resting = device("one", quarantine=Quarantine("slow", NOW, NOW + 60))
+        assert resting.is_quarantined(NOW)
+        assert not resting.is_quarantined(NOW - 172_800)
+        readings = [*STEADY, 0.004, 0.004, 0.004, 0.004]
+        again = judge(readings, resting.quarantine, NOW - 172_800)
+        assert device("one", quarantine=again).is_quarantined(NOW - 172_800)
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
