@@ -20,7 +20,7 @@ from agent.session.coordinator import Coordinator, Identity
 from agent.session.delivery import Delivery
 from agent.session.home import Home
 from agent.session.leasing import Leasing
-from agent.session.pace import Pace
+from agent.session.pace import Backoff, Pace
 from agent.session.presence import Presence
 from agent.session.rpc import open_channel
 from agent.session.work import LeaseWork
@@ -78,7 +78,9 @@ class Session:
         settings, home, pace = self._settings, self._home, self._pace
         profile = read_static_profile()
         identity = Identity(home.device_id(), settings.name, settings.labels, settings.target)
-        box = Outbox(home.outbox, settings.outbox_limit_bytes)
+        box = await self._open_outbox()
+        if box is None:
+            return
         channel = open_channel(settings.coordinator)
         hands = Workers(home.logs, profile.logical_cores, pace, settings.idle_s)
         try:
@@ -95,6 +97,20 @@ class Session:
             await hands.close()
             await channel.close(None)
             box.close()
+
+    async def _open_outbox(self) -> Outbox | None:
+        """Open it once the disk, which may be full, lets it; ``None`` when stopped meanwhile."""
+        backoff = Backoff(self._pace)
+        while not self._stopping:
+            try:
+                return await asyncio.to_thread(
+                    Outbox, self._home.outbox, self._settings.outbox_limit_bytes
+                )
+            except sqlite3.OperationalError as e:
+                _log.error("outbox cannot be opened for now", error=str(e))
+            self._active = asyncio.create_task(backoff.wait())
+            await asyncio.wait({self._active})
+        return None
 
     async def _run(
         self,

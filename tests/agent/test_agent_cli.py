@@ -139,6 +139,35 @@ async def test_with_nobody_there_it_keeps_trying_and_says_so(tmp_path: Path) -> 
     await nobody.stop()
 
 
+async def test_it_waits_for_a_disk_that_lets_it_keep_trials(
+    server: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    remember_measured_profile(tmp_path)
+    # As on a full disk, the file cannot be opened.
+    (tmp_path / "outbox.db").mkdir()
+    async with _agent(*_options(server, tmp_path)) as agent:
+        assert agent.stderr is not None
+        lines = [json.loads(await agent.stderr.readline()) for _ in range(3)]
+        assert lines[-1]["event"] == "outbox cannot be opened for now"
+        (tmp_path / "outbox.db").rmdir()
+        await eventually(lambda: server.acquisitions > 0)
+        agent.terminate()
+        assert await agent.wait() == 0
+
+
+async def test_it_stops_also_while_it_waits_for_its_disk(
+    server: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    (tmp_path / "outbox.db").mkdir()
+    async with _agent(*_options(server, tmp_path)) as agent:
+        assert agent.stderr is not None
+        for _ in range(2):
+            await agent.stderr.readline()
+        agent.terminate()
+        assert await agent.wait() == 0
+    assert server.registrations == []
+
+
 async def test_a_home_in_use_is_named(server: InMemoryCoordinator, tmp_path: Path) -> None:
     with Home(tmp_path):
         code, errors = await _refusal("--coordinator", server.address, "--home", str(tmp_path))
