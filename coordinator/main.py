@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from coordinator.logs import configure_logging
 from coordinator.server.address import DEFAULT_LISTEN
 from coordinator.server.app import Core, ServerConfig, Wiring, serve, without_work
 from coordinator.state.home import default_home
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.model_files import ONNX_FILE
 
 DATABASE_VARIABLE = "TUNEFLEET_DATABASE"
@@ -40,9 +41,18 @@ def main(
     try:
         asyncio.run(_serve_until_signal(config, wire))
     except TuneFleetError as e:
-        sys.stderr.write(f"error: {e.message}\n{e.hint}\n")
-        return e.reason.value.exit_code
+        return _refuse(e)
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        message = f"the disk of {options.home} is full: {e}"
+        return _refuse(TuneFleetError(Reason.DISK_FULL, message, "Make room, then start it again."))
     return 0
+
+
+def _refuse(error: TuneFleetError) -> int:
+    sys.stderr.write(f"error: {error.message}\n{error.hint}\n")
+    return error.reason.value.exit_code
 
 
 async def _serve_until_signal(config: ServerConfig, wire: Callable[[Core], Wiring]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import structlog
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import OperationalError
 
 from coordinator.state.database import Database
@@ -23,6 +24,9 @@ from coordinator.state.sql_replays import SqlReplays
 from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
+
+_NO_ROOM_BYTES = 2**20
+"""With less than this free, an SQLite file that cannot be opened is so for want of room."""
 
 log = structlog.get_logger()
 
@@ -59,7 +63,8 @@ def open_store(url: str) -> Store:
 
     Raises:
         TuneFleetError: INCOMPATIBLE if a newer release wrote it, DATABASE_UNREACHABLE if it cannot
-            be connected to, INVALID_ARGUMENT and NOT_INSTALLED as :class:`Database`.
+            be connected to, DISK_FULL if there is no room to, INVALID_ARGUMENT and NOT_INSTALLED as
+            :class:`Database`.
     """
     database = Database(url)
     try:
@@ -71,15 +76,20 @@ def open_store(url: str) -> Store:
             migrate(connection)
     except OperationalError as e:
         database.close()
-        raise TuneFleetError(
-            Reason.DATABASE_UNREACHABLE,
-            f"the database {make_url(url).render_as_string()} cannot be opened: "
-            f"{str(e.orig).strip()}",
-        ) from e
+        raise _unopened(make_url(url), str(e.orig).strip()) from e
     except BaseException:
         database.close()
         raise
     return SqlStore(database)
+
+
+def _unopened(url: URL, why: str) -> TuneFleetError:
+    message = f"the database {url.render_as_string()} cannot be opened: {why}"
+    if url.get_backend_name() == "sqlite" and url.database:
+        folder = Path(url.database).parent
+        if folder.is_dir() and shutil.disk_usage(folder).free < _NO_ROOM_BYTES:
+            return TuneFleetError(Reason.DISK_FULL, message, "Make room, then start it again.")
+    return TuneFleetError(Reason.DATABASE_UNREACHABLE, message)
 
 
 def _keep(url: str, revision: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from server_harness import Server, failure_of, running_server
 from store_samples import KEY, campaign, task, trial
 
 from coordinator.server.disk import LEAST_FREE_BYTES, DiskGuard
+from coordinator.state.home import Home
+from coordinator.state.sql import open_store
+from scripts.benches.chaos_disk import SmallDisk
 from tunefleet.conversions import trial_to_proto
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.leases import RoundSpec
 from tunefleet.v1 import agent_service_pb2, blob_service_pb2, lease_pb2, user_service_pb2
 
@@ -89,3 +94,30 @@ def test_the_disk_of_the_folder_is_what_counts(tmp_path: Path) -> None:
     DiskGuard(tmp_path, least_free_bytes=1).require_room()
     with pytest.raises(TuneFleetError, match="left"):
         DiskGuard(tmp_path, least_free_bytes=2**62).require_room()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of its own below the test's folder."""
+    folder = tmp_path / "home"
+    try:
+        yield SmallDisk(folder, size_mib=300)
+    except OSError as e:
+        pytest.skip(f"no disk may be mounted here: {e}")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@pytest.mark.parametrize("before", ["nothing", "a home"])
+def test_one_that_is_started_on_a_full_disk_says_so(
+    small_disk: SmallDisk, tmp_path: Path, before: str
+) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    if before == "a home":
+        open_store(home.database_url).close()
+    small_disk.fill()
+    command = [sys.executable, "-m", "coordinator", "--home", home.root, "--listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == Reason.DISK_FULL.value.exit_code
+    assert done.stderr.splitlines()[-1] == "Make room, then start it again."
