@@ -109,7 +109,13 @@ def _of_group(store: Store, tasks: Sequence[TaskProgress]) -> list[Final]:
 
 
 def reserved_s(store: Store, campaign: CampaignRecord) -> float:
-    """Return the seconds of a campaign's time limit to be kept; 0 where nothing would be done."""
+    """Return the seconds of a campaign's time limit to be kept.
+
+    0 where nothing would be done, or where some task was never tried: that comes first.
+    """
+    tasks = store.task_progress(campaign.campaign_id)
+    if any(t.best_s is None and t.rounds == 0 and not t.task.exhausted for t in tasks):
+        return 0.0
     finals, limit_s = choose_finals(store, campaign), campaign.spec.time_limit_s or 0.0
     # The search that is part of a trial's time stands for what applying the schedules takes.
     known = [f.progress.trial_s for f in finals if f.progress.trial_s is not None]

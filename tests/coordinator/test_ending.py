@@ -194,7 +194,9 @@ class TestCoordinator:
 
     async def test_a_share_of_the_time_is_kept_for_it(self, fleet: Fleet) -> None:
         fleet.tune(min_gain=0.0, time_limit_s=1000.0)
-        await fleet.work(rounds=4)
+        await fleet.work(rounds=1)
+        assert reserved_s(fleet.core.store, fleet.core.store.get_campaign("c-1")) == 0.0
+        await fleet.work(rounds=3)
         fleet.core.store.update_campaign("c-1", [], tuning_s=1000.0 * (1 - TIME_SHARE))
         lease = await fleet.planner.next_lease(device("one"))
         assert lease is not None
