@@ -10,7 +10,7 @@ import time
 
 from scripts.benches.harness import machine
 
-NAMES = ("chaos", "costmodel", "footprint", "measure", "time-to-quality")
+NAMES = ("chaos", "costmodel", "fleet", "footprint", "measure", "time-to-quality")
 
 
 def main() -> None:

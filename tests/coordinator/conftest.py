@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgresql_server import Server, find_binaries, running
 from store_samples import OTHER_KEY, campaign, device, lease, task
 
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from scripts.postgresql_server import Server, find_binaries, running
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from postgresql_server import Server
 from store_samples import NOW, campaign, device, lease, reason_of, task, trial
 
 from coordinator.main import DATABASE_VARIABLE
 from coordinator.state.sql import open_store
 from coordinator.state.store import Store
+from scripts.postgresql_server import Server
 from tests.e2e.fleet import eventually
 from tunefleet.errors import Reason, TuneFleetError
 

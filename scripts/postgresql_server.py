@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test run's own, on a socket that nobody else can reach."""
+"""A PostgreSQL server of a test run's or a bench's own, on a socket nobody else can reach."""
 
 from __future__ import annotations
 
@@ -44,8 +44,13 @@ class Server:
 
 
 @contextmanager
-def running(binaries: Path) -> Iterator[Server]:
-    """Run a server for as long as the context lasts."""
+def running(binaries: Path, *, durable: bool = False) -> Iterator[Server]:
+    """Run a server for as long as the context lasts.
+
+    Args:
+        binaries: the folder with its programs.
+        durable: whether what it acknowledges must survive a power cut, as is its default.
+    """
     # Not below pytest's own folder, into which the server's user may not look.
     folder = Path(tempfile.mkdtemp(prefix="tunefleet-postgresql-"))
     if os.geteuid() == 0:
@@ -53,9 +58,9 @@ def running(binaries: Path) -> Iterator[Server]:
         os.chown(folder, user.pw_uid, user.pw_gid)
     data = folder / "data"
     try:
-        # Sorted by code points, as SQLite does; what a test writes need not survive a power cut.
+        # Sorted by code points, as SQLite does.
         _run(binaries / "initdb", "-D", str(data), "-U", USER, "--no-sync", "--locale=C", "-EUTF8")
-        options = f"-k {folder} -c listen_addresses='' -c fsync=off"
+        options = f"-k {folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'}"
         log = str(folder / "log")
         _run(binaries / "pg_ctl", "-D", str(data), "-w", "-l", log, "-o", options, "start")
         try:
