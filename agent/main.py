@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,13 +34,15 @@ class Options:
     home: Path
     cores: int | None
     log_level: str
+    drain_on_term: bool = False
+    """Finish the round under way at the first SIGTERM, rather than give it back."""
 
 
 def run_agent(options: Options) -> int:
     """Run an agent until it is told to stop.
 
     Returns:
-        0 after the first SIGINT or SIGTERM, 130 after the second.
+        0 after the first SIGINT or SIGTERM, 130 after a second that stops it at once.
 
     Raises:
         TuneFleetError: the agent cannot run like this.
@@ -59,26 +62,27 @@ def run_agent(options: Options) -> int:
             # Unique also where several agents share a machine, and the same after a restart.
             name = f"{platform.node() or 'device'}-{home.device_id()[:4]}"
             settings = replace(settings, name=name)
-        return asyncio.run(_run(settings, home))
+        return asyncio.run(_run(settings, home, drain_on_term=options.drain_on_term))
 
 
-async def _run(settings: Settings, home: Home) -> int:
+async def _run(settings: Settings, home: Home, *, drain_on_term: bool) -> int:
     session = Session(settings, home)
     running = asyncio.create_task(session.run())
-    signals = 0
+    # What signals do, one after the other, and the last one again and again.
+    steps: list[Callable[[], object]] = [session.stop, running.cancel]
 
-    def on_signal() -> None:
-        nonlocal signals
-        signals += 1
-        if signals == 1:
+    def on_signal(number: signal.Signals) -> None:
+        if drain_on_term and number == signal.SIGTERM and len(steps) == 2 and session.drain():
+            _log.info("finishing the round under way; again to give it back")
+            return
+        if len(steps) == 2:
             _log.info("stopping; again to stop at once")
-            session.stop()
-        else:
-            running.cancel()
+        step = steps.pop(0) if len(steps) == 2 else steps[0]
+        step()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     _log.info(
         "agent started", name=settings.name, coordinator=settings.coordinator, home=str(home.path)
     )

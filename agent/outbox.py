@@ -54,6 +54,16 @@ class Batch:
     trials: tuple[StoredTrial, ...]
 
 
+@dataclass(frozen=True)
+class Fill:
+    """How much waits."""
+
+    trials: int
+    size_bytes: int
+    limit_bytes: int
+    """From which on no more work is taken."""
+
+
 class Outbox:
     """The trials that are not acknowledged yet. Every method may be called from any thread.
 
@@ -114,6 +124,10 @@ class Outbox:
                 (lease_id,),
             )
         )
+
+    def fill(self) -> Fill:
+        """Return how much waits."""
+        return Fill(self.pending(), self._run(_used_bytes), self._limit_bytes)
 
     @property
     def full(self) -> bool:

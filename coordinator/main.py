@@ -37,7 +37,13 @@ def main(
     """
     options = _parse(arguments)
     configure_logging(options.log_level)
-    config = ServerConfig(options.home, options.listen, options.database, options.base_model)
+    config = ServerConfig(
+        options.home,
+        options.listen,
+        options.database,
+        options.base_model,
+        drain_s=options.drain_timeout,
+    )
     try:
         asyncio.run(_serve_until_signal(config, wire))
     except TuneFleetError as e:
@@ -56,10 +62,14 @@ def _refuse(error: TuneFleetError) -> int:
 
 
 async def _serve_until_signal(config: ServerConfig, wire: Callable[[Core], Wiring]) -> None:
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(config, wire, stop=stop)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    await serve(config, wire, stop=stop, hurry=hurry)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -91,6 +101,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="cost model that a new home begins with, as `tunefleet model train` writes it, or "
         "`none`; default: the one shipped",
+    )
+    parser.add_argument(
+        "--drain-timeout",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="when stopped, give out no more work and wait so long at the most for rounds under "
+        "way; a second signal ends the wait; default: none, as agents go on by themselves",
     )
     parser.add_argument(
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"

@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 import tunefleet
+from agent.outbox import Fill
 from agent.session.pace import Backoff, Pace
 from agent.session.rpc import Unavailable, failure
 from tunefleet.conversions import profile_to_proto, seconds
@@ -24,7 +25,7 @@ from tunefleet.lease_conversions import (
     lease_from_proto,
 )
 from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
-from tunefleet.protocol import DEVICE_KEY
+from tunefleet.protocol import DEVICE_KEY, SPOKEN, ProtocolRange
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -42,6 +43,8 @@ _STREAM_LIMIT_S = 15 * 60.0
 """A control stream is opened anew so often, which also finds out a half-open connection."""
 _BLOB_LIMIT_S = 10 * 60.0
 """One attempt at a blob; the next goes on where it ended."""
+CAPABILITIES = ("benchmark", "featurize", "replay", "round")
+"""Kinds of work that this release can do."""
 _REMIND_S = 60.0
 """How often the log repeats that the coordinator is away."""
 
@@ -138,14 +141,18 @@ class Coordinator:
         finally:
             call.cancel()
 
-    async def send_heartbeat(self, lease_ids: Sequence[str], outbox_trials: int) -> list[str]:
+    async def send_heartbeat(self, lease_ids: Sequence[str], outbox: Fill) -> list[str]:
         """Say that the agent lives, once; returns the leases to drop.
 
         Raises:
             Unavailable: the coordinator is away.
         """
         request = agent_service_pb2.SendHeartbeatRequest(
-            device_id=self._identity.device_id, lease_ids=lease_ids, outbox_trials=outbox_trials
+            device_id=self._identity.device_id,
+            lease_ids=lease_ids,
+            outbox_trials=outbox.trials,
+            outbox_bytes=outbox.size_bytes,
+            outbox_limit_bytes=outbox.limit_bytes,
         )
         response = await self._attempt(self._agents.SendHeartbeat, request, CALL_LIMIT_S)
         return list(response.cancelled_lease_ids)
@@ -264,6 +271,9 @@ class Coordinator:
             target=self._identity.target,
             agent_version=tunefleet.__version__,
             feature_schema=schema_digest(),
+            min_protocol=SPOKEN.oldest,
+            max_protocol=SPOKEN.newest,
+            capabilities=CAPABILITIES,
         )
         try:
             response = await self._agents.RegisterAgent(
@@ -275,6 +285,7 @@ class Coordinator:
                 self._missed(str(error))
             raise error from e
         self._heard()
+        _require_compatible(response)
         self.heartbeat_interval_s = seconds(response.heartbeat_interval) or 10.0
         _log.info(
             "registered",
@@ -299,3 +310,20 @@ class Coordinator:
         if self._away_since is not None:
             _log.info("coordinator is back", away_s=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
+
+
+def _require_compatible(response: agent_service_pb2.RegisterAgentResponse) -> None:
+    """Refuse a coordinator that speaks no protocol of ours; most refuse us first.
+
+    Raises:
+        TuneFleetError: INCOMPATIBLE.
+    """
+    told = ProtocolRange.told(response.min_protocol, response.max_protocol)
+    if SPOKEN.common(told) is None:
+        raise TuneFleetError(
+            Reason.INCOMPATIBLE,
+            f"coordinator {response.coordinator_version} speaks protocol {told}, agent "
+            f"{tunefleet.__version__} {SPOKEN}",
+            hint="Install the coordinator's release on this device: pip install "
+            f"'tunefleet[agent]=={response.coordinator_version}'",
+        )

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from agent.outbox import Fill
 from agent.session.coordinator import Coordinator
 from agent.session.pace import Backoff, Pace
 from agent.session.rpc import FATAL, Unavailable
@@ -44,12 +45,12 @@ class Presence:
         self,
         coordinator: Coordinator,
         holder: Holder,
-        outbox_trials: Callable[[], int],
+        outbox_fill: Callable[[], Fill],
         pace: Pace,
     ) -> None:
         self._coordinator = coordinator
         self._holder = holder
-        self._outbox_trials = outbox_trials
+        self._outbox_fill = outbox_fill
         self._pace = pace
         self._heartbeat_wanted = asyncio.Event()
 
@@ -77,7 +78,7 @@ class Presence:
             self._heartbeat_wanted.clear()
             try:
                 dropped = await self._coordinator.send_heartbeat(
-                    self._holder.held_leases(), await asyncio.to_thread(self._outbox_trials)
+                    self._holder.held_leases(), await asyncio.to_thread(self._outbox_fill)
                 )
             except Unavailable as e:
                 await backoff.wait(e.retry_after_s)

@@ -69,6 +69,18 @@ class Session:
         if self._active is not None:
             self._active.cancel()
 
+    def drain(self) -> bool:
+        """Take no more work, finish what is in progress, and let :meth:`run` return.
+
+        Returns:
+            False where there is nothing to finish, or this was called before.
+        """
+        if self._stopping or self._leasing is None or not self._leasing.held_leases():
+            return False
+        self._stopping = True
+        self._leasing.stop()
+        return True
+
     async def run(self) -> None:
         """Work until stopped.
 
@@ -91,7 +103,7 @@ class Session:
             _recover(recorder, box)
             work = LeaseWork(profile, cache, hands, delivery, log_dir=home.logs, recorder=recorder)
             self._leasing = Leasing(coordinator, delivery, work, pace)
-            presence = Presence(coordinator, self._leasing, box.pending, pace)
+            presence = Presence(coordinator, self._leasing, box.fill, pace)
             await self._run(coordinator, presence, delivery, self._leasing, work)
         finally:
             await hands.close()

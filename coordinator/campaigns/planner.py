@@ -29,6 +29,7 @@ from coordinator.campaigns.round_size import search_of
 from coordinator.campaigns.scheduler import Choice, choose_round, lacks_baseline
 from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
+from coordinator.server.compatibility import fits_tvm
 from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
 from coordinator.state.records import (
@@ -321,6 +322,9 @@ class LeasePlanner:
         group: GroupRecord,
         work: Work,
     ) -> Lease | None:
+        # Of a campaign begun with another TVM the runner, which ends it, may not know yet.
+        if not device.can(_KINDS[type(work)]) or not fits_tvm(campaign):
+            return None
         now = self._clock()
         token = self._store.next_fencing_token()
         lease = Lease(f"l-{uuid.uuid4().hex[:16]}", token, LEASE_TTL_S, campaign.campaign_id, work)

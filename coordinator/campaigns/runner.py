@@ -26,6 +26,7 @@ from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.replaying import Replayer, replayed
 from coordinator.dataset.importing import DatasetImporter
 from coordinator.server.bus import Bus
+from coordinator.server.compatibility import require_same_tvm
 from coordinator.server.disk import DiskGuard
 from coordinator.state.database import DATABASE_AWAY
 from coordinator.state.records import (
@@ -129,6 +130,7 @@ class CampaignRunner:
             campaign = await asyncio.to_thread(self._store.get_campaign, campaign_id)
             if campaign.state.ended:
                 return
+            require_same_tvm(campaign)
             step = self._step(campaign)
             if step is None:
                 await asyncio.sleep(_TICK_S)

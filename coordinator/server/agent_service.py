@@ -14,13 +14,16 @@ import grpc
 import structlog
 
 from coordinator.server.bus import Bus, Notice
+from coordinator.server.compatibility import CAPABILITIES, require_current, tvm_version
 from coordinator.server.disk import DiskGuard
+from coordinator.server.draining import Drain
 from coordinator.server.limits import (
     HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
     MAX_TRIALS_A_REPORT,
     RETRY_AFTER_S,
 )
+from coordinator.server.outboxes import Outboxes, OutboxFill
 from coordinator.server.ports import Planner
 from coordinator.server.registration import device_from_request, put_under_free_name
 from coordinator.server.reports import read_trials
@@ -34,6 +37,7 @@ from tunefleet.lease_conversions import (
     featurized_from_proto,
     lease_to_proto,
 )
+from tunefleet.protocol import SPOKEN
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
 
@@ -62,13 +66,18 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         store: Store,
         planner: Planner,
         bus: Bus,
+        *,
         disk: DiskGuard,
+        drain: Drain,
+        outboxes: Outboxes,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._planner = planner
         self._bus = bus
         self._disk = disk
+        self._drain = drain
+        self._outboxes = outboxes
         self._clock = clock
 
     async def RegisterAgent(
@@ -84,6 +93,11 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             coordinator_version=__version__,
             heartbeat_interval=duration(HEARTBEAT_INTERVAL_S),
             target=device.target,
+            protocol=device.protocol,
+            min_protocol=SPOKEN.oldest,
+            max_protocol=SPOKEN.newest,
+            tvm_version=tvm_version(),
+            capabilities=CAPABILITIES,
         )
 
     async def Control(
@@ -100,6 +114,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     ) -> pb.SendHeartbeatResponse:
         """Note that the agent lives; say which of its leases are not its any more."""
         await asyncio.to_thread(self._store.touch_device, request.device_id, self._clock())
+        self._outboxes.note(
+            request.device_id,
+            OutboxFill(request.outbox_trials, request.outbox_bytes, request.outbox_limit_bytes),
+        )
         active = await asyncio.to_thread(self._store.active_lease, request.device_id)
         held = "" if active is None else active.lease_id
         return pb.SendHeartbeatResponse(
@@ -112,14 +130,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Bring the lease that the device holds already, or a new one, or none."""
         device = await self._device(request.device_id)
         message = await self._held_lease(device.device_id)
-        if message is None and device.ready:
+        gets_work = device.ready and self._drain.gives_work and not device.draining
+        if message is None and gets_work:
+            require_current(device)
             await asyncio.to_thread(self._disk.require_room)
             lease = await self._planner.next_lease(device)
             message = None if lease is None else lease_to_proto(lease)
         if message is None:
             return pb.AcquireLeaseResponse(
                 retry_after=duration(RETRY_AFTER_S),
-                work_expected=device.ready and await self._planner.expects_work(device),
+                work_expected=gets_work and await self._planner.expects_work(device),
             )
         log.info("lease granted", device=device.name, lease=message.lease_id)
         return pb.AcquireLeaseResponse(lease=message)

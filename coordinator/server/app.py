@@ -26,11 +26,15 @@ from coordinator.server.agent_service import AgentService
 from coordinator.server.blob_service import BlobService
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_service import CampaignService
+from coordinator.server.compatibility import VersionInterceptor
+from coordinator.server.coordinator_service import CoordinatorService
 from coordinator.server.dataset_service import DatasetService
 from coordinator.server.device_service import DeviceService
 from coordinator.server.disk import DiskGuard
+from coordinator.server.draining import Drain
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.model_service import ModelService
+from coordinator.server.outboxes import Outboxes
 from coordinator.server.patience import PatienceInterceptor
 from coordinator.server.ports import NoWork, Planner
 from coordinator.server.throttling import ThrottlingInterceptor
@@ -88,6 +92,8 @@ class ServerConfig:
     """Database in place of the home's own."""
     base_model: Path | None = field(default_factory=base_folder)
     """Folder of the cost model that a new home begins with; ``None`` for none."""
+    drain_s: float = 0.0
+    """Longest time to wait, when it is stopped, for rounds under way, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,11 @@ class Core:
     def disk(self) -> DiskGuard:
         """What says whether there is room for new work."""
         return DiskGuard(self.home.root)
+
+    @cached_property
+    def drain(self) -> Drain:
+        """What says whether work is given out."""
+        return Drain(self.store, self.bus)
 
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
@@ -133,6 +144,7 @@ async def serve(
     *,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
+    hurry: asyncio.Event | None = None,
 ) -> None:
     """Run a coordinator until ``stop`` is set or a background task fails.
 
@@ -141,6 +153,7 @@ async def serve(
         wire: called once the store is open, makes what plans and drives the work.
         ready: called with HOST:PORT once calls are answered.
         stop: set to stop gracefully.
+        hurry: set to wait no longer for rounds under way.
 
     Raises:
         TuneFleetError: NOT_LOOPBACK, ADDRESS_IN_USE, HOME_IN_USE, INCOMPATIBLE,
@@ -177,7 +190,7 @@ async def serve(
         if ready is not None:
             ready(address)
         try:
-            await _run_until(stop or asyncio.Event(), tasks)
+            await _run_until(_stopped(config, core.drain, stop, hurry), tasks)
         finally:
             log.info("stopping")
             core.bus.stop()
@@ -189,8 +202,18 @@ def _make_server(
     core: Core, planner: Planner, health_service: health_pb2_grpc.HealthServicer
 ) -> grpc.aio.Server:
     server = grpc.aio.server(interceptors=_interceptors(), options=_OPTIONS)
+    outboxes = Outboxes()
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(
-        AgentService(core.store, planner, core.bus, core.disk, core.clock), server
+        AgentService(
+            core.store,
+            planner,
+            core.bus,
+            disk=core.disk,
+            drain=core.drain,
+            outboxes=outboxes,
+            clock=core.clock,
+        ),
+        server,
     )
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(
         BlobService(core.blobs, core.disk), server
@@ -199,7 +222,10 @@ def _make_server(
         CampaignService(core.store, core.blobs, core.bus, core.disk, core.clock), server
     )
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
-        DeviceService(core.store, core.bus, core.clock), server
+        DeviceService(core.store, core.bus, outboxes, core.clock), server
+    )
+    user_service_pb2_grpc.add_CoordinatorServiceServicer_to_server(
+        CoordinatorService(core.store, core.drain), server
     )
     registry = ModelRegistry(core.store, core.blobs, core.home, core.clock)
     user_service_pb2_grpc.add_ModelServiceServicer_to_server(
@@ -216,7 +242,12 @@ def _make_server(
 
 def _interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Make what every call passes through, from the outside to the inside."""
-    return [PatienceInterceptor(), ErrorInterceptor(), ThrottlingInterceptor()]
+    return [
+        PatienceInterceptor(),
+        ErrorInterceptor(),
+        ThrottlingInterceptor(),
+        VersionInterceptor(),
+    ]
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
@@ -235,9 +266,17 @@ def _write_atomically(path: Path, text: str) -> None:
     new.replace(path)
 
 
-async def _run_until(stop: asyncio.Event, background: Sequence[BackgroundTask]) -> None:
+async def _stopped(
+    config: ServerConfig, drain: Drain, stop: asyncio.Event | None, hurry: asyncio.Event | None
+) -> None:
+    await (stop or asyncio.Event()).wait()
+    if config.drain_s > 0:
+        await drain.finish(config.drain_s, hurry or asyncio.Event())
+
+
+async def _run_until(stop: Coroutine[Any, Any, None], background: Sequence[BackgroundTask]) -> None:
     tasks = [asyncio.create_task(run()) for run in background]
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(stop)
     try:
         done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

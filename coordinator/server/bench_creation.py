@@ -63,6 +63,7 @@ def bench_campaign(
         onnx_digest=tuned.onnx_digest,
         inputs_digest=tuned.inputs_digest,
         outputs_digest=tuned.outputs_digest,
+        tvm_version=tuned.tvm_version,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from coordinator.server.bench_creation import bench_campaign, read_bench
+from coordinator.server.compatibility import tvm_version
 from coordinator.server.dataset_creation import read_sources, resolve
 from coordinator.server.limits import (
     MAX_CAMPAIGN_TRIALS,
@@ -68,6 +69,7 @@ def create_campaign(
         state=CampaignState.IMPORTING,
         created_at_unix_s=now,
         activity="waiting to begin" if spec.dataset or spec.replay else _WAITING,
+        tvm_version=tvm_version(),
     )
     return store.create_campaign(campaign, idempotency_key)
 

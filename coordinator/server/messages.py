@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from coordinator.server.limits import OFFLINE_AFTER_S
+from coordinator.server.outboxes import OutboxFill
 from coordinator.server.selectors import select
 from coordinator.state.records import (
     CampaignPurpose,
@@ -28,11 +29,22 @@ def is_online(device: DeviceRecord, now: float) -> bool:
     return abs(now - device.last_seen_unix_s) <= OFFLINE_AFTER_S
 
 
-def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:
-    """Make a message of a device."""
+def device_message(
+    device: DeviceRecord, now: float, outbox: OutboxFill, *, working: bool = False
+) -> device_pb2.Device:
+    """Make a message of a device.
+
+    Args:
+        device: what is stored of it.
+        now: seconds since 1970.
+        outbox: what waits on it.
+        working: whether it has work, which matters for one that is drained.
+    """
     state = device_pb2.DEVICE_STATE_ONLINE if device.ready else device_pb2.DEVICE_STATE_PROFILING
     if device.is_quarantined(now):
         state = device_pb2.DEVICE_STATE_QUARANTINED
+    if device.draining:
+        state = device_pb2.DEVICE_STATE_DRAINING if working else device_pb2.DEVICE_STATE_DRAINED
     if not is_online(device, now):
         state = device_pb2.DEVICE_STATE_OFFLINE
     if device.imported:
@@ -48,6 +60,10 @@ def device_message(device: DeviceRecord, now: float) -> device_pb2.Device:
         last_seen=timestamp(device.last_seen_unix_s),
         trials=device.trials,
         agent_version=device.agent_version,
+        draining=device.draining,
+        outbox_trials=outbox.trials,
+        outbox_bytes=outbox.size_bytes,
+        outbox_limit_bytes=outbox.limit_bytes,
     )
     if device.quarantine is not None:
         message.quarantine.reason = device.quarantine.reason

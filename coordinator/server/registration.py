@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from coordinator.server.compatibility import CAPABILITIES, AgentRelease, agree
 from coordinator.server.limits import MAX_NAME_CHARS
 from coordinator.state.records import DeviceRecord
 from coordinator.state.store import Store
-from tunefleet import __version__
 from tunefleet.conversions import profile_from_proto
-from tunefleet.devices import DeviceProfile
+from tunefleet.devices import TVM_DISTRIBUTION, DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
-from tunefleet.features import schema_digest
+from tunefleet.protocol import ProtocolRange
 from tunefleet.targets import canonical_target, derive_target
 from tunefleet.v1 import agent_service_pb2
 
@@ -26,14 +26,16 @@ def device_from_request(
     """Check a registration and make a device of it.
 
     Raises:
-        TuneFleetError: INVALID_ARGUMENT, or INCOMPATIBLE if the agent extracts other features.
+        TuneFleetError: INVALID_ARGUMENT, or INCOMPATIBLE if the agent's release does not fit.
     """
-    if request.feature_schema != schema_digest():
-        raise TuneFleetError(
-            Reason.INCOMPATIBLE,
-            f"agent {request.agent_version or '(no version)'} extracts features by schema "
-            f"{request.feature_schema or '(none)'}, coordinator {__version__} by {schema_digest()}",
+    protocol = agree(
+        AgentRelease(
+            request.agent_version,
+            ProtocolRange.told(request.min_protocol, request.max_protocol),
+            request.feature_schema,
+            request.profile.versions.get(TVM_DISTRIBUTION, ""),
         )
+    )
     if not _ID.fullmatch(request.device_id):
         raise _invalid(f"the device id {request.device_id[:80]!r} should be letters and digits")
     name = request.name.strip() or request.device_id
@@ -55,6 +57,9 @@ def device_from_request(
         labels=dict(request.labels),
         agent_version=request.agent_version,
         last_seen_unix_s=now,
+        protocol=protocol,
+        feature_schema=request.feature_schema,
+        capabilities=tuple(c for c in CAPABILITIES if c in request.capabilities),
     )
 
 

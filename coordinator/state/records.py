@@ -39,6 +39,14 @@ class DeviceRecord:
     imported: bool = False
     """Known from a dataset alone: no agent of it ever registered here, and it gets no work."""
     quarantine: Quarantine | None = None
+    draining: bool = False
+    """Somebody wants it to get no more work."""
+    protocol: int = 1
+    """That is spoken with its agent."""
+    feature_schema: str = ""
+    """Digest of the schema that its agent extracts; empty where it never said."""
+    capabilities: tuple[str, ...] = ()
+    """Kinds of leases that its agent can carry out; none for an agent that never said."""
 
     @property
     def fingerprint(self) -> str:
@@ -49,6 +57,10 @@ class DeviceRecord:
     def ready(self) -> bool:
         """Whether the device has measured itself, without which it gets no work."""
         return self.profile.measured is not None
+
+    def can(self, kind: LeaseKind) -> bool:
+        """Whether its agent knows a kind of work."""
+        return not self.capabilities or kind in self.capabilities
 
     def is_quarantined(self, now: float) -> bool:
         """Whether it gets no work at a time, in seconds since 1970.
@@ -231,6 +243,8 @@ class CampaignRecord:
     tuning_ended: str = ""
     """Why it tries no further schedules, for people; empty until then. A campaign that tunes may go
     on tuning for a while: then it measures its best schedules again."""
+    tvm_version: str = ""
+    """Release of apache-tvm that its tasks were made with; empty where nobody noted it."""
 
     def tuned_for_s(self, now: float) -> float:
         """Return the seconds spent tuning up to a time, in seconds since 1970."""

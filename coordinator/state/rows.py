@@ -63,6 +63,9 @@ def device_values(device: DeviceRecord) -> dict[str, Any]:
         "agent_version": device.agent_version,
         "last_seen": device.last_seen_unix_s,
         "imported": device.imported,
+        "protocol": device.protocol,
+        "feature_schema": device.feature_schema,
+        "capabilities": list(device.capabilities),
     }
 
 
@@ -79,6 +82,10 @@ def device_record(row: RowMapping) -> DeviceRecord:
         trials=row["trials"],
         imported=row["imported"],
         quarantine=None if row["quarantine"] is None else Quarantine(**row["quarantine"]),
+        draining=row["draining"],
+        protocol=row["protocol"],
+        feature_schema=row["feature_schema"],
+        capabilities=tuple(row["capabilities"]),
     )
 
 

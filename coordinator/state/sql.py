@@ -21,6 +21,7 @@ from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
 from coordinator.state.sql_models import SqlModels
 from coordinator.state.sql_replays import SqlReplays
+from coordinator.state.sql_switches import SqlSwitches
 from coordinator.state.sql_trials import SqlTrials
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
@@ -42,6 +43,7 @@ class SqlStore(
     SqlFeatures,
     SqlReplays,
     SqlModels,
+    SqlSwitches,
 ):
     """The whole store, each part of which is a class of its own."""
 

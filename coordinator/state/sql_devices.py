@@ -72,6 +72,14 @@ class SqlDevices(Store):
         if changed.rowcount == 0:
             raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"no device has the id {device_id!r}")
 
+    def set_draining(self, device_id: str, *, draining: bool) -> None:
+        with self._db.write() as connection:
+            changed = connection.execute(
+                update(devices).where(devices.c.device_id == device_id).values(draining=draining)
+            )
+        if changed.rowcount == 0:
+            raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"no device has the id {device_id!r}")
+
     def note_canary(self, lease_id: str, now: float) -> None:
         with self._db.write() as connection:
             lease = connection.execute(

@@ -10,13 +10,21 @@ from coordinator.state.contract.devices import DeviceStore
 from coordinator.state.contract.leases import LeaseStore
 from coordinator.state.contract.models import ModelStore
 from coordinator.state.contract.replays import ReplayStore
+from coordinator.state.contract.switches import SwitchStore
 from coordinator.state.contract.trials import IngestOutcome, TrialStore
 
 __all__ = ["IngestOutcome", "Store"]
 
 
 class Store(
-    DeviceStore, CampaignStore, LeaseStore, TrialStore, DatasetStore, ReplayStore, ModelStore
+    DeviceStore,
+    CampaignStore,
+    LeaseStore,
+    TrialStore,
+    DatasetStore,
+    ReplayStore,
+    ModelStore,
+    SwitchStore,
 ):
     """Everything the coordinator must not forget.
 

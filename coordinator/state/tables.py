@@ -71,6 +71,14 @@ counters = Table(
     Column("value", BigInteger, nullable=False),
 )
 
+# What somebody switched on or off, for the whole coordinator.
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("is_on", Boolean, nullable=False),
+)
+
 devices = Table(
     "devices",
     metadata,
@@ -85,6 +93,10 @@ devices = Table(
     Column("trials", BigInteger, nullable=False),
     Column("imported", Boolean, nullable=False, server_default=false()),
     Column("quarantine", JsonText),
+    Column("draining", Boolean, nullable=False, server_default=false()),
+    Column("protocol", Integer, nullable=False, server_default="1"),
+    Column("feature_schema", String, nullable=False, server_default=""),
+    Column("capabilities", JsonText, nullable=False, server_default="[]"),
 )
 
 # What a device's reference kernel took in each round: its history, which it is judged by.
@@ -134,6 +146,7 @@ campaigns = Table(
     Column("artifacts", JsonText, nullable=False),
     Column("artifact_dir", Text, nullable=False),
     Column("tuning_ended", Text, nullable=False, server_default=""),
+    Column("tvm_version", String, nullable=False, server_default=""),
 )
 
 # One row for each TaskKey, with a summary that ingest keeps up to date.

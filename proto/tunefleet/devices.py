@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+TVM_DISTRIBUTION = "apache-tvm"
+"""Name, among a profile's versions, of what builds and measures."""
+
 
 @dataclass(frozen=True)
 class MeasuredProfile:

@@ -57,6 +57,9 @@ class InMemoryCoordinator(
         self.lost_acknowledgements = 0
         self.rejected: dict[str, str] = {}
         self.poison: set[str] = set()
+        self.blobs_held: asyncio.Event | None = None
+        """Blobs are given out once it is set."""
+        self.protocols = (0, 0)
         self.break_blob_after: int | None = None
         self.throttled: deque[float] = deque()
         """Seconds to wait that the next reports are refused with."""
@@ -110,7 +113,11 @@ class InMemoryCoordinator(
         self.registrations.append(request)
         self.known_devices.add(request.device_id)
         return agent_service_pb2.RegisterAgentResponse(
-            coordinator_version="0", heartbeat_interval=duration(0.05), target="{}"
+            coordinator_version="0",
+            heartbeat_interval=duration(0.05),
+            target="{}",
+            min_protocol=self.protocols[0],
+            max_protocol=self.protocols[1],
         )
 
     async def Control(self, request, context) -> AsyncIterator[agent_service_pb2.ControlResponse]:  # noqa: N802
@@ -184,6 +191,8 @@ class InMemoryCoordinator(
         return agent_service_pb2.CompleteLeaseResponse()
 
     async def GetBlob(self, request, context) -> AsyncIterator[blob_service_pb2.GetBlobResponse]:  # noqa: N802
+        if self.blobs_held is not None:
+            await self.blobs_held.wait()
         if request.digest not in self.blobs:
             await _abort(context, Reason.BLOB_UNKNOWN)
         content = self.blobs[request.digest]

@@ -126,7 +126,7 @@ async def open_rig(
     work = ChosenWork()
     delivery = Delivery(outbox, coordinator, QUICK)
     leasing = Leasing(coordinator, delivery, work, QUICK)
-    presence = Presence(coordinator, leasing, outbox.pending, QUICK)
+    presence = Presence(coordinator, leasing, outbox.fill, QUICK)
     await coordinator.register(DeviceProfile("x86_64", None, (), None, 1))
     rig = Rig(server, coordinator, outbox, delivery, leasing, presence, work)
     try:

@@ -16,10 +16,11 @@ import psutil
 import pytest
 from in_memory_coordinator import InMemoryCoordinator
 from processes import eventually, is_running
-from session_rig import remember_measured_profile
+from session_rig import make_lease, remember_measured_profile
 
 from agent.session.home import Home
 from tunefleet.errors import Reason
+from tunefleet.v1 import lease_pb2
 
 _MAIN = """
 import atexit, json, sys
@@ -112,6 +113,43 @@ async def test_a_signal_ends_it_with_exit_code_0(
         assert await agent.wait() == 0
 
 
+@pytest.fixture
+async def at_work(server: InMemoryCoordinator, tmp_path: Path) -> InMemoryCoordinator:
+    """A coordinator that has a round for an agent, and holds back a blob that it needs."""
+    remember_measured_profile(tmp_path)
+    server.blobs_held = asyncio.Event()
+    server.grant(make_lease())
+    return server
+
+
+async def test_with_drain_on_term_it_finishes_its_round(
+    at_work: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    assert at_work.blobs_held is not None
+    async with _agent(*_options(at_work, tmp_path), "--drain-on-term") as agent:
+        await eventually(lambda: bool(at_work.active))
+        agent.terminate()
+        at_work.grant(make_lease("lease-2"))
+        at_work.blobs_held.set()
+        assert await agent.wait() == 0
+    # There is no such blob, which is how this round ends.
+    assert [c.outcome for c in at_work.completions] == [lease_pb2.LEASE_OUTCOME_FAILED]
+
+
+async def test_with_drain_on_term_a_second_signal_gives_the_round_back(
+    at_work: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    async with _agent(*_options(at_work, tmp_path), "--drain-on-term") as agent:
+        assert agent.stderr is not None
+        await eventually(lambda: bool(at_work.active))
+        agent.terminate()
+        while b"finishing the round" not in await agent.stderr.readline():
+            pass
+        agent.terminate()
+        assert await agent.wait() == 0
+    assert [c.outcome for c in at_work.completions] == [lease_pb2.LEASE_OUTCOME_RETURNED]
+
+
 async def test_it_stops_while_it_is_measuring_itself_and_leaves_no_process(
     server: InMemoryCoordinator, tmp_path: Path
 ) -> None:
@@ -195,6 +233,16 @@ async def test_a_refusal_that_no_retry_cures_ends_it(
     code, errors = await _refusal("--coordinator", server.address, "--home", str(tmp_path))
     assert code == expected.value.exit_code
     assert expected.value.hint in errors
+
+
+async def test_a_coordinator_that_speaks_no_protocol_of_ours_is_named(
+    server: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    server.protocols = (98, 99)
+    code, errors = await _refusal("--coordinator", server.address, "--home", str(tmp_path))
+    assert code == Reason.INCOMPATIBLE.value.exit_code
+    assert "coordinator 0 speaks protocol 98-99" in errors
+    assert "pip install 'tunefleet[agent]==0'" in errors
 
 
 @pytest.mark.parametrize(

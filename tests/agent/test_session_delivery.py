@@ -122,4 +122,6 @@ async def test_heartbeats_tell_how_much_waits(rig: Rig) -> None:
     await rig.deliver(make_lease(), 3)
     rig.start(rig.presence.send_heartbeats())
     await eventually(lambda: bool(rig.server.heartbeats))
-    assert rig.server.heartbeats[0].outbox_trials == 3
+    told = rig.server.heartbeats[0]
+    assert told.outbox_trials == 3
+    assert 0 < told.outbox_bytes < told.outbox_limit_bytes == 2**20

@@ -61,6 +61,28 @@ class TestDevices:
         store.touch_device("id-pi4", NOW + 5)
         assert store.get_device("pi4").last_seen_unix_s == NOW + 5
 
+    def test_a_drained_device_stays_so_when_it_registers_again(self, store: Store) -> None:
+        store.put_device(device())
+        store.set_draining("id-pi4", draining=True)
+        store.put_device(device(agent_version="0.2.0"))
+        assert store.get_device("pi4").draining
+        store.set_draining("id-pi4", draining=False)
+        assert not store.get_device("pi4").draining
+        with pytest.raises(TuneFleetError) as raised:
+            store.set_draining("nobody", draining=True)
+        assert raised.value.reason is Reason.DEVICE_UNKNOWN
+
+    def test_what_an_agent_speaks_is_kept(self, store: Store) -> None:
+        told = device(protocol=2, feature_schema="ab", capabilities=("round", "replay"))
+        store.put_device(told)
+        assert store.get_device("pi4") == told
+
+    def test_switches_are_off_until_somebody_turns_them_on(self, store: Store) -> None:
+        assert not store.is_on("draining")
+        for on in (True, True, False):
+            store.set_switch("draining", on=on)
+            assert store.is_on("draining") is on
+
     def test_unknown_devices_have_their_reasons(self, store: Store) -> None:
         with pytest.raises(TuneFleetError) as raised:
             store.touch_device("nobody", NOW)

@@ -12,7 +12,9 @@ class DeviceStore(ABC):
 
     @abstractmethod
     def put_device(self, device: DeviceRecord) -> None:
-        """Add a device or replace what is known of it; its count of trials is kept.
+        """Add a device or replace what is known of it.
+
+        Its count of trials, its quarantine and whether it is drained are kept.
 
         Raises:
             TuneFleetError: INVALID_ARGUMENT if another device has the same name.
@@ -33,6 +35,10 @@ class DeviceStore(ABC):
     @abstractmethod
     def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
         """Keep work from a device, or let it have work again. Raises DEVICE_UNKNOWN."""
+
+    @abstractmethod
+    def set_draining(self, device_id: str, *, draining: bool) -> None:
+        """Give a device no more work, or give it work again. Raises DEVICE_UNKNOWN."""
 
     @abstractmethod
     def note_canary(self, lease_id: str, now: float) -> None:

@@ -19,6 +19,7 @@ from tunefleet.cli import (
     collect,
     dataset,
     devices,
+    drain,
     model,
     replay,
     serve,
@@ -68,6 +69,7 @@ app.command("bench", rich_help_panel="Tuning")(bench.bench)
 app.command("replay", rich_help_panel="Tuning")(replay.replay)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Tuning")
 app.add_typer(devices.app, name="devices", rich_help_panel="Fleet")
+app.command("drain", rich_help_panel="Fleet")(drain.drain)
 app.command("up", rich_help_panel="Running TuneFleet")(serve.up)
 app.command("serve", rich_help_panel="Running TuneFleet")(serve.serve)
 app.command("backup", rich_help_panel="Running TuneFleet")(backup.backup)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -16,7 +17,9 @@ from tunefleet.cli.options import (
     connect,
 )
 
-app = typer.Typer(help="List devices, show what they are, end a quarantine.", no_args_is_help=True)
+app = typer.Typer(
+    help="List devices, show what they are, keep work from them.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -121,6 +124,75 @@ def release(
 
     with connect(coordinator) as fleet:
         found = fleet.release(device, forget_history=forget)
+    if output_format is OutputFormat.JSON:
+        print_json({"device": found})
+    else:
+        make_console().print(f"Device {found.name} is {found.state}.")
+
+
+@app.command()
+def drain(
+    device: Annotated[
+        str, typer.Argument(metavar="NAME", help="The device's name or id.", show_default=False)
+    ],
+    wait: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Wait so long at the most until its last round has ended, such as 10m.",
+            show_default=False,
+        ),
+    ] = "",
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Give a device no more work; the round it has it may finish.
+
+    \bThe device stays drained, also when it or the coordinator starts again, until
+    `tunefleet devices undrain`.
+
+    \bExamples:
+      $ tunefleet devices drain pi-4
+      $ tunefleet devices drain pi-4 --wait 10m && ssh pi-4 sudo reboot
+    """
+    from tunefleet.cli.drain import wait_until
+    from tunefleet.cli.output import make_console, print_json
+    from tunefleet.cli.parsing import parse_duration
+
+    limit_s = parse_duration(wait) if wait else 0.0
+    with connect(coordinator) as fleet:
+        found = fleet.drain_device(device)
+        if wait:
+            found = wait_until(
+                lambda: fleet.device(device),
+                lambda now: now.state != "draining",
+                lambda now: f"a round on {now.name}",
+                limit_s=limit_s,
+                tell=make_console(sys.stderr).print,
+            )
+    if output_format is OutputFormat.JSON:
+        print_json({"device": found})
+    else:
+        make_console().print(f"Device {found.name} is {found.state}.")
+
+
+@app.command()
+def undrain(
+    device: Annotated[
+        str, typer.Argument(metavar="NAME", help="The device's name or id.", show_default=False)
+    ],
+    coordinator: CoordinatorOption = DEFAULT_LISTEN,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Give a drained device work again.
+
+    \bExample:
+      $ tunefleet devices undrain pi-4
+    """
+    from tunefleet.cli.output import make_console, print_json
+
+    with connect(coordinator) as fleet:
+        found = fleet.undrain_device(device)
     if output_format is OutputFormat.JSON:
         print_json({"device": found})
     else:

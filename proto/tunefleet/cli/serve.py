@@ -45,6 +45,16 @@ def serve(
             show_default=False,
         ),
     ] = "",
+    drain_timeout: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="When stopped, give out no more work and wait so long at the most for rounds "
+            "under way, such as 10m; a second signal ends the wait. Without it agents go on by "
+            "themselves and report to the next start.",
+            show_default=False,
+        ),
+    ] = "",
     database: Annotated[
         str,
         typer.Option(
@@ -67,12 +77,15 @@ def serve(
       $ tunefleet serve --database postgresql://tunefleet@db.lab/tunefleet
     """
     from tunefleet.cli.installed import require_coordinator
+    from tunefleet.cli.parsing import parse_duration
 
     require_coordinator()
     folder = home or default_home() / "coordinator"
     command = [sys.executable, "-m", "coordinator", "--home", str(folder), "--listen", listen]
     if base_model:
         command += ["--base-model", base_model]
+    if drain_timeout:
+        command += ["--drain-timeout", str(parse_duration(drain_timeout))]
     if database:
         # Not as an argument: a list of processes would show the password.
         os.environ[_DATABASE_VARIABLE] = database

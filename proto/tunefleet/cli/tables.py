@@ -27,6 +27,8 @@ STATE_STYLES = {
     "profiling": "cyan",
     "quarantined": "bold yellow",
     "imported": "dim",
+    "draining": "yellow",
+    "drained": "yellow",
 }
 
 _JUDGED_BY = {
@@ -93,7 +95,8 @@ def campaigns_table(campaigns: Sequence[CampaignStatus]) -> Table:
 def devices_table(devices: Sequence[Device]) -> Table:
     """Make a table of devices."""
     table = make_table(
-        "name", "state", "CPU", "cores", "target", "trials", "seen", right=("cores", "trials")
+        *("name", "state", "CPU", "cores", "target", "trials", "unsent", "seen"),
+        right=("cores", "trials", "unsent"),
     )
     for d in devices:
         table.add_row(
@@ -103,6 +106,7 @@ def devices_table(devices: Sequence[Device]) -> Table:
             str(d.profile.logical_cores),
             short_target(d.target),
             f"{d.trials:,}",
+            _unsent(d),
             ago(d.last_seen),
         )
     return table
@@ -141,8 +145,10 @@ def device_details(device: Device) -> RenderableType:
         ("id", device.device_id),
         ("state", state_text(device.state)),
         ("quarantine", _quarantine(device)),
+        ("drained", "yes, it gets no more work" if device.draining else "no"),
         ("last seen", ago(device.last_seen)),
         ("trials", f"{device.trials:,}"),
+        ("not sent yet", _outbox(device)),
         ("labels", ", ".join(f"{k}={v}" for k, v in device.labels.items()) or "none"),
         ("target", device.target or None),
         ("fingerprint", device.fingerprint),
@@ -170,6 +176,24 @@ def device_details(device: Device) -> RenderableType:
     return Group(
         about, _heading("Hardware"), hardware, _heading("Measured"), _measured(profile.measured)
     )
+
+
+def _unsent(device: Device) -> str:
+    """Say how many trials wait on a device, and how full its disk space for them is."""
+    if not device.outbox_trials:
+        return "-"
+    if not device.outbox_limit_bytes:
+        return f"{device.outbox_trials:,}"
+    return f"{device.outbox_trials:,} ({device.outbox_bytes / device.outbox_limit_bytes:.0%})"
+
+
+def _outbox(device: Device) -> str:
+    if not device.outbox_trials:
+        return "nothing"
+    what = f"{device.outbox_trials:,} trials, {size(device.outbox_bytes)}"
+    if not device.outbox_limit_bytes:
+        return what
+    return f"{what} of {size(device.outbox_limit_bytes)}, beyond which it takes no more work"
 
 
 def _quarantine(device: Device) -> str:

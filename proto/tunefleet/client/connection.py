@@ -13,6 +13,7 @@ from grpc_status import rpc_status
 
 from tunefleet.client.repeating import repeatable
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.protocol import this_client
 
 CALL_DEADLINE_S = 30.0
 """Longest time for one unary call. Importing a model is no part of any call."""
@@ -35,6 +36,7 @@ _CHANNEL_OPTIONS = (
     # A coordinator is inside the network; an HTTP proxy from the environment leads astray.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.primary_user_agent", this_client().user_agent()),
 )
 
 _REASONS_BY_STATUS = {

@@ -14,6 +14,7 @@ from tunefleet.client.bench import BenchCalls
 from tunefleet.client.campaign import Campaign
 from tunefleet.client.checks import checked_targets
 from tunefleet.client.connection import Connection
+from tunefleet.client.draining import DrainCalls
 from tunefleet.client.messages import campaign_from_proto, device_from_proto
 from tunefleet.client.models import ModelCalls
 from tunefleet.client.tables import Listing, campaigns_html, devices_html
@@ -26,7 +27,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7460"
 """Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
 
 
-class TuneFleet(BenchCalls, ModelCalls):
+class TuneFleet(BenchCalls, ModelCalls, DrainCalls):
     """A connection to one coordinator; close it, or use it in a ``with`` statement."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:

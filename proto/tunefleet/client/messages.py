@@ -11,6 +11,7 @@ from tunefleet.client.values import (
     CampaignPurpose,
     CampaignState,
     CampaignStatus,
+    Coordinator,
     Device,
     DeviceState,
     Failure,
@@ -20,6 +21,7 @@ from tunefleet.client.values import (
     TaskStatus,
 )
 from tunefleet.conversions import profile_from_proto, seconds
+from tunefleet.protocol import ProtocolRange
 from tunefleet.v1 import campaign_pb2, device_pb2, user_service_pb2
 
 _CAMPAIGN_STATES = {
@@ -100,6 +102,25 @@ def device_from_proto(message: device_pb2.Device) -> Device:
         )
         if message.HasField("quarantine")
         else None,
+        draining=message.draining,
+        outbox_trials=message.outbox_trials,
+        outbox_bytes=message.outbox_bytes,
+        outbox_limit_bytes=message.outbox_limit_bytes,
+    )
+
+
+def coordinator_from_proto(message: user_service_pb2.Coordinator) -> Coordinator:
+    """Read what a coordinator says of itself."""
+    return Coordinator(
+        version=message.version,
+        protocols=str(ProtocolRange.told(message.min_protocol, message.max_protocol)),
+        tvm_version=message.tvm_version,
+        feature_schema=message.feature_schema,
+        draining=message.draining,
+        active_leases=message.active_leases,
+        busy_devices=tuple(message.busy_devices),
+        blob_bytes=message.blob_bytes,
+        blob_quota_bytes=message.blob_quota_bytes,
     )
 
 

@@ -61,6 +61,10 @@ class DeviceState(StrEnum):
     QUARANTINED = "quarantined"
     IMPORTED = "imported"
     """Known from a dataset alone."""
+    DRAINING = "draining"
+    """Gets no more work, and finishes what it has."""
+    DRAINED = "drained"
+    """Gets no more work, and has none."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,33 @@ class Device:
     agent_version: str
     profile: DeviceProfile
     quarantine: Quarantine | None = None
+    draining: bool = False
+    """Gets no more work, whether it is connected or not."""
+    outbox_trials: int = 0
+    """Trials on its disk that the coordinator has not acknowledged."""
+    outbox_bytes: int = 0
+    outbox_limit_bytes: int = 0
+    """What they may take before it takes no more work; 0 where that is not known."""
+
+
+@dataclass(frozen=True)
+class Coordinator:
+    """A coordinator as it is now."""
+
+    version: str
+    protocols: str
+    """Oldest and newest that it speaks, such as ``1-2``."""
+    tvm_version: str
+    feature_schema: str
+    draining: bool
+    """Whether it gives out no more work."""
+    active_leases: int
+    """Work under way on devices."""
+    busy_devices: tuple[str, ...]
+    """Names of those that have it."""
+    blob_bytes: int
+    blob_quota_bytes: int
+    """0 for no limit."""
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,9 @@ class RegisterAgentRequest(google.protobuf.message.Message):
     TARGET_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     FEATURE_SCHEMA_FIELD_NUMBER: builtins.int
+    MIN_PROTOCOL_FIELD_NUMBER: builtins.int
+    MAX_PROTOCOL_FIELD_NUMBER: builtins.int
+    CAPABILITIES_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """Stable id that the agent keeps in its home folder."""
     name: builtins.str
@@ -90,6 +93,10 @@ class RegisterAgentRequest(google.protobuf.message.Message):
     """The agent's release."""
     feature_schema: builtins.str
     """Digest of the feature schema that the agent extracts."""
+    min_protocol: builtins.int
+    """Oldest protocol that the agent speaks; 0 from releases that knew one only, the first."""
+    max_protocol: builtins.int
+    """Newest protocol that the agent speaks."""
     @property
     def profile(self) -> tunefleet.v1.device_pb2.DeviceProfile:
         """What the machine is."""
@@ -97,6 +104,10 @@ class RegisterAgentRequest(google.protobuf.message.Message):
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Labels for selectors."""
+
+    @property
+    def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Kinds of work that the agent can do; none from releases that did all there were."""
 
     def __init__(
         self,
@@ -108,9 +119,12 @@ class RegisterAgentRequest(google.protobuf.message.Message):
         target: builtins.str = ...,
         agent_version: builtins.str = ...,
         feature_schema: builtins.str = ...,
+        min_protocol: builtins.int = ...,
+        max_protocol: builtins.int = ...,
+        capabilities: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["profile", b"profile"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "device_id", b"device_id", "feature_schema", b"feature_schema", "labels", b"labels", "name", b"name", "profile", b"profile", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "capabilities", b"capabilities", "device_id", b"device_id", "feature_schema", b"feature_schema", "labels", b"labels", "max_protocol", b"max_protocol", "min_protocol", b"min_protocol", "name", b"name", "profile", b"profile", "target", b"target"]) -> None: ...
 
 Global___RegisterAgentRequest: typing_extensions.TypeAlias = RegisterAgentRequest
 
@@ -123,13 +137,30 @@ class RegisterAgentResponse(google.protobuf.message.Message):
     COORDINATOR_VERSION_FIELD_NUMBER: builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: builtins.int
     TARGET_FIELD_NUMBER: builtins.int
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    MIN_PROTOCOL_FIELD_NUMBER: builtins.int
+    MAX_PROTOCOL_FIELD_NUMBER: builtins.int
+    TVM_VERSION_FIELD_NUMBER: builtins.int
+    CAPABILITIES_FIELD_NUMBER: builtins.int
     coordinator_version: builtins.str
     """The coordinator's release."""
     target: builtins.str
     """The target that work for this device is built for, as canonical JSON."""
+    protocol: builtins.int
+    """The protocol to speak: the newest that both sides know; 0 from releases that knew one only."""
+    min_protocol: builtins.int
+    """Oldest protocol that the coordinator speaks."""
+    max_protocol: builtins.int
+    """Newest protocol that the coordinator speaks."""
+    tvm_version: builtins.str
+    """Release of apache-tvm that the coordinator works with."""
     @property
     def heartbeat_interval(self) -> google.protobuf.duration_pb2.Duration:
         """Time between heartbeats."""
+
+    @property
+    def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the coordinator can do beyond its protocol."""
 
     def __init__(
         self,
@@ -137,9 +168,14 @@ class RegisterAgentResponse(google.protobuf.message.Message):
         coordinator_version: builtins.str = ...,
         heartbeat_interval: google.protobuf.duration_pb2.Duration | None = ...,
         target: builtins.str = ...,
+        protocol: builtins.int = ...,
+        min_protocol: builtins.int = ...,
+        max_protocol: builtins.int = ...,
+        tvm_version: builtins.str = ...,
+        capabilities: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["heartbeat_interval", b"heartbeat_interval"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["coordinator_version", b"coordinator_version", "heartbeat_interval", b"heartbeat_interval", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["capabilities", b"capabilities", "coordinator_version", b"coordinator_version", "heartbeat_interval", b"heartbeat_interval", "max_protocol", b"max_protocol", "min_protocol", b"min_protocol", "protocol", b"protocol", "target", b"target", "tvm_version", b"tvm_version"]) -> None: ...
 
 Global___RegisterAgentResponse: typing_extensions.TypeAlias = RegisterAgentResponse
 
@@ -188,10 +224,16 @@ class SendHeartbeatRequest(google.protobuf.message.Message):
     DEVICE_ID_FIELD_NUMBER: builtins.int
     LEASE_IDS_FIELD_NUMBER: builtins.int
     OUTBOX_TRIALS_FIELD_NUMBER: builtins.int
+    OUTBOX_BYTES_FIELD_NUMBER: builtins.int
+    OUTBOX_LIMIT_BYTES_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """The agent's id."""
     outbox_trials: builtins.int
     """Trials on the agent's disk that are not acknowledged yet."""
+    outbox_bytes: builtins.int
+    """Bytes that these take."""
+    outbox_limit_bytes: builtins.int
+    """Bytes that they may take before the agent takes no more work."""
     @property
     def lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Leases that the agent believes it holds."""
@@ -202,8 +244,10 @@ class SendHeartbeatRequest(google.protobuf.message.Message):
         device_id: builtins.str = ...,
         lease_ids: collections.abc.Iterable[builtins.str] | None = ...,
         outbox_trials: builtins.int = ...,
+        outbox_bytes: builtins.int = ...,
+        outbox_limit_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "lease_ids", b"lease_ids", "outbox_trials", b"outbox_trials"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "lease_ids", b"lease_ids", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials"]) -> None: ...
 
 Global___SendHeartbeatRequest: typing_extensions.TypeAlias = SendHeartbeatRequest
 

@@ -38,6 +38,10 @@ class _DeviceStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The agent is connected, but strayed from its own history; it gets no work for a while."""
     DEVICE_STATE_IMPORTED: _DeviceState.ValueType  # 5
     """No agent of it ever registered here: it is known from a dataset, and gets no work."""
+    DEVICE_STATE_DRAINING: _DeviceState.ValueType  # 6
+    """Somebody drains the device, and the agent finishes its last round."""
+    DEVICE_STATE_DRAINED: _DeviceState.ValueType  # 7
+    """Somebody drained the device: it gets no work until this ends."""
 
 class DeviceState(_DeviceState, metaclass=_DeviceStateEnumTypeWrapper):
     """DeviceState says whether work can be sent to a device."""
@@ -54,6 +58,10 @@ DEVICE_STATE_QUARANTINED: DeviceState.ValueType  # 4
 """The agent is connected, but strayed from its own history; it gets no work for a while."""
 DEVICE_STATE_IMPORTED: DeviceState.ValueType  # 5
 """No agent of it ever registered here: it is known from a dataset, and gets no work."""
+DEVICE_STATE_DRAINING: DeviceState.ValueType  # 6
+"""Somebody drains the device, and the agent finishes its last round."""
+DEVICE_STATE_DRAINED: DeviceState.ValueType  # 7
+"""Somebody drained the device: it gets no work until this ends."""
 Global___DeviceState: typing_extensions.TypeAlias = DeviceState
 
 @typing.final
@@ -322,6 +330,10 @@ class Device(google.protobuf.message.Message):
     TRIALS_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     QUARANTINE_FIELD_NUMBER: builtins.int
+    OUTBOX_TRIALS_FIELD_NUMBER: builtins.int
+    OUTBOX_BYTES_FIELD_NUMBER: builtins.int
+    OUTBOX_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """Stable id that the agent keeps in its home folder."""
     name: builtins.str
@@ -336,6 +348,14 @@ class Device(google.protobuf.message.Message):
     """Trials it has reported, ever."""
     agent_version: builtins.str
     """The agent's release."""
+    outbox_trials: builtins.int
+    """Trials on the device's disk that the coordinator has not acknowledged, when last heard of."""
+    outbox_bytes: builtins.int
+    """Bytes that these take."""
+    outbox_limit_bytes: builtins.int
+    """Bytes that they may take before the device takes no more work; 0 where it is not known."""
+    draining: builtins.bool
+    """Whether somebody drains it, which its state tells only while it is connected."""
     @property
     def profile(self) -> Global___DeviceProfile:
         """What the machine is and measured of itself."""
@@ -366,9 +386,13 @@ class Device(google.protobuf.message.Message):
         trials: builtins.int = ...,
         agent_version: builtins.str = ...,
         quarantine: Global___Quarantine | None = ...,
+        outbox_trials: builtins.int = ...,
+        outbox_bytes: builtins.int = ...,
+        outbox_limit_bytes: builtins.int = ...,
+        draining: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "last_seen", b"last_seen", "profile", b"profile", "quarantine", b"quarantine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "agent_version", b"agent_version", "device_id", b"device_id", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "profile", b"profile", "quarantine", b"quarantine", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "agent_version", b"agent_version", "device_id", b"device_id", "draining", b"draining", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials", "profile", b"profile", "quarantine", b"quarantine", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_quarantine", b"_quarantine"]) -> typing.Literal["quarantine"] | None: ...
 
 Global___Device: typing_extensions.TypeAlias = Device

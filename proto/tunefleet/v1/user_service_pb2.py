@@ -28,7 +28,7 @@ from tunefleet.v1 import campaign_pb2 as tunefleet_dot_v1_dot_campaign__pb2
 from tunefleet.v1 import device_pb2 as tunefleet_dot_v1_dot_device__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftunefleet/v1/user_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btunefleet/v1/campaign.proto\x1a\x19tunefleet/v1/device.proto\"Z\n\x15\x43reateCampaignRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.CampaignSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"B\n\x16\x43reateCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"?\n\x13GetCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14WatchCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15WatchCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15PauseCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15ResumeCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16ResumeCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15\x43\x61ncelCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16\x43\x61ncelCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"8\n\x12ListDevicesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\x12\x10\n\x08imported\x18\x02 \x01(\x08\"<\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tunefleet.v1.Device\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\">\n\x14ReleaseDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x16\n\x0e\x66orget_history\x18\x02 \x01(\x08\"=\n\x15ReleaseDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"\xf8\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x04 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x10\n\x08promoted\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.tunefleet.v1.ModelVersion.MetricsEntry\x12\x0e\n\x06trials\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rtraining_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0brolled_back\x18\x0c \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1a\n\x18ListModelVersionsRequest\"I\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tunefleet.v1.ModelVersion\")\n\x16GetModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"s\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\x12%\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x16.tunefleet.v1.Artifact\"[\n\x19UploadModelVersionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"s\n\x1aUploadModelVersionResponse\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63tivity\x18\x02 \x01(\t\x12\x31\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\"<\n\x1aPromoteModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"t\n\x1bPromoteModelVersionResponse\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63tivity\x18\x02 \x01(\t\x12\x31\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\".\n\x1bRollbackModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"Q\n\x1cRollbackModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion2\x8c\x05\n\x0f\x43\x61mpaignService\x12[\n\x0e\x43reateCampaign\x12#.tunefleet.v1.CreateCampaignRequest\x1a$.tunefleet.v1.CreateCampaignResponse\x12R\n\x0bGetCampaign\x12 .tunefleet.v1.GetCampaignRequest\x1a!.tunefleet.v1.GetCampaignResponse\x12X\n\rListCampaigns\x12\".tunefleet.v1.ListCampaignsRequest\x1a#.tunefleet.v1.ListCampaignsResponse\x12Z\n\rWatchCampaign\x12\".tunefleet.v1.WatchCampaignRequest\x1a#.tunefleet.v1.WatchCampaignResponse0\x01\x12X\n\rPauseCampaign\x12\".tunefleet.v1.PauseCampaignRequest\x1a#.tunefleet.v1.PauseCampaignResponse\x12[\n\x0eResumeCampaign\x12#.tunefleet.v1.ResumeCampaignRequest\x1a$.tunefleet.v1.ResumeCampaignResponse\x12[\n\x0e\x43\x61ncelCampaign\x12#.tunefleet.v1.CancelCampaignRequest\x1a$.tunefleet.v1.CancelCampaignResponse2\x8b\x02\n\rDeviceService\x12R\n\x0bListDevices\x12 .tunefleet.v1.ListDevicesRequest\x1a!.tunefleet.v1.ListDevicesResponse\x12L\n\tGetDevice\x12\x1e.tunefleet.v1.GetDeviceRequest\x1a\x1f.tunefleet.v1.GetDeviceResponse\x12X\n\rReleaseDevice\x12\".tunefleet.v1.ReleaseDeviceRequest\x1a#.tunefleet.v1.ReleaseDeviceResponse2\x9c\x04\n\x0cModelService\x12\x64\n\x11ListModelVersions\x12&.tunefleet.v1.ListModelVersionsRequest\x1a\'.tunefleet.v1.ListModelVersionsResponse\x12^\n\x0fGetModelVersion\x12$.tunefleet.v1.GetModelVersionRequest\x1a%.tunefleet.v1.GetModelVersionResponse\x12i\n\x12UploadModelVersion\x12\'.tunefleet.v1.UploadModelVersionRequest\x1a(.tunefleet.v1.UploadModelVersionResponse0\x01\x12l\n\x13PromoteModelVersion\x12(.tunefleet.v1.PromoteModelVersionRequest\x1a).tunefleet.v1.PromoteModelVersionResponse0\x01\x12m\n\x14RollbackModelVersion\x12).tunefleet.v1.RollbackModelVersionRequest\x1a*.tunefleet.v1.RollbackModelVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftunefleet/v1/user_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btunefleet/v1/campaign.proto\x1a\x19tunefleet/v1/device.proto\"Z\n\x15\x43reateCampaignRequest\x12(\n\x04spec\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.CampaignSpec\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\"B\n\x16\x43reateCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\")\n\x12GetCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"?\n\x13GetCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"\x16\n\x14ListCampaignsRequest\"B\n\x15ListCampaignsResponse\x12)\n\tcampaigns\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14WatchCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15WatchCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"+\n\x14PauseCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"A\n\x15PauseCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15ResumeCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16ResumeCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\",\n\x15\x43\x61ncelCampaignRequest\x12\x13\n\x0b\x63\x61mpaign_id\x18\x01 \x01(\t\"B\n\x16\x43\x61ncelCampaignResponse\x12(\n\x08\x63\x61mpaign\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Campaign\"8\n\x12ListDevicesRequest\x12\x10\n\x08selector\x18\x01 \x01(\t\x12\x10\n\x08imported\x18\x02 \x01(\x08\"<\n\x13ListDevicesResponse\x12%\n\x07\x64\x65vices\x18\x01 \x03(\x0b\x32\x14.tunefleet.v1.Device\"\"\n\x10GetDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\">\n\x14ReleaseDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\x12\x16\n\x0e\x66orget_history\x18\x02 \x01(\x08\"=\n\x15ReleaseDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"$\n\x12\x44rainDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\";\n\x13\x44rainDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"&\n\x14UndrainDeviceRequest\x12\x0e\n\x06\x64\x65vice\x18\x01 \x01(\t\"=\n\x15UndrainDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.tunefleet.v1.Device\"\xe4\x01\n\x0b\x43oordinator\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cmin_protocol\x18\x02 \x01(\x05\x12\x14\n\x0cmax_protocol\x18\x03 \x01(\x05\x12\x13\n\x0btvm_version\x18\x04 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x05 \x01(\t\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x15\n\ractive_leases\x18\x07 \x01(\x05\x12\x14\n\x0c\x62usy_devices\x18\x08 \x03(\t\x12\x12\n\nblob_bytes\x18\t \x01(\x03\x12\x18\n\x10\x62lob_quota_bytes\x18\n \x01(\x03\"\x17\n\x15GetCoordinatorRequest\"H\n\x16GetCoordinatorResponse\x12.\n\x0b\x63oordinator\x18\x01 \x01(\x0b\x32\x19.tunefleet.v1.Coordinator\"\x19\n\x17\x44rainCoordinatorRequest\"J\n\x18\x44rainCoordinatorResponse\x12.\n\x0b\x63oordinator\x18\x01 \x01(\x0b\x32\x19.tunefleet.v1.Coordinator\"\x1a\n\x18ResumeCoordinatorRequest\"K\n\x19ResumeCoordinatorResponse\x12.\n\x0b\x63oordinator\x18\x01 \x01(\x0b\x32\x19.tunefleet.v1.Coordinator\"\xf8\x02\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x04 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x05 \x01(\x08\x12\x10\n\x08promoted\x18\x06 \x01(\x08\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.tunefleet.v1.ModelVersion.MetricsEntry\x12\x0e\n\x06trials\x18\t \x01(\x03\x12.\n\ncreated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rtraining_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0brolled_back\x18\x0c \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x1a\n\x18ListModelVersionsRequest\"I\n\x19ListModelVersionsResponse\x12,\n\x08versions\x18\x01 \x03(\x0b\x32\x1a.tunefleet.v1.ModelVersion\")\n\x16GetModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"s\n\x17GetModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\x12%\n\x05\x66iles\x18\x02 \x03(\x0b\x32\x16.tunefleet.v1.Artifact\"[\n\x19UploadModelVersionRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x19\n\x11\x63heckpoint_digest\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"s\n\x1aUploadModelVersionResponse\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63tivity\x18\x02 \x01(\t\x12\x31\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\"<\n\x1aPromoteModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"t\n\x1bPromoteModelVersionResponse\x12\x10\n\x08progress\x18\x01 \x01(\x01\x12\x10\n\x08\x61\x63tivity\x18\x02 \x01(\t\x12\x31\n\rmodel_version\x18\x03 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion\".\n\x1bRollbackModelVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"Q\n\x1cRollbackModelVersionResponse\x12\x31\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1a.tunefleet.v1.ModelVersion2\x8c\x05\n\x0f\x43\x61mpaignService\x12[\n\x0e\x43reateCampaign\x12#.tunefleet.v1.CreateCampaignRequest\x1a$.tunefleet.v1.CreateCampaignResponse\x12R\n\x0bGetCampaign\x12 .tunefleet.v1.GetCampaignRequest\x1a!.tunefleet.v1.GetCampaignResponse\x12X\n\rListCampaigns\x12\".tunefleet.v1.ListCampaignsRequest\x1a#.tunefleet.v1.ListCampaignsResponse\x12Z\n\rWatchCampaign\x12\".tunefleet.v1.WatchCampaignRequest\x1a#.tunefleet.v1.WatchCampaignResponse0\x01\x12X\n\rPauseCampaign\x12\".tunefleet.v1.PauseCampaignRequest\x1a#.tunefleet.v1.PauseCampaignResponse\x12[\n\x0eResumeCampaign\x12#.tunefleet.v1.ResumeCampaignRequest\x1a$.tunefleet.v1.ResumeCampaignResponse\x12[\n\x0e\x43\x61ncelCampaign\x12#.tunefleet.v1.CancelCampaignRequest\x1a$.tunefleet.v1.CancelCampaignResponse2\xb9\x03\n\rDeviceService\x12R\n\x0bListDevices\x12 .tunefleet.v1.ListDevicesRequest\x1a!.tunefleet.v1.ListDevicesResponse\x12L\n\tGetDevice\x12\x1e.tunefleet.v1.GetDeviceRequest\x1a\x1f.tunefleet.v1.GetDeviceResponse\x12X\n\rReleaseDevice\x12\".tunefleet.v1.ReleaseDeviceRequest\x1a#.tunefleet.v1.ReleaseDeviceResponse\x12R\n\x0b\x44rainDevice\x12 .tunefleet.v1.DrainDeviceRequest\x1a!.tunefleet.v1.DrainDeviceResponse\x12X\n\rUndrainDevice\x12\".tunefleet.v1.UndrainDeviceRequest\x1a#.tunefleet.v1.UndrainDeviceResponse2\xba\x02\n\x12\x43oordinatorService\x12[\n\x0eGetCoordinator\x12#.tunefleet.v1.GetCoordinatorRequest\x1a$.tunefleet.v1.GetCoordinatorResponse\x12\x61\n\x10\x44rainCoordinator\x12%.tunefleet.v1.DrainCoordinatorRequest\x1a&.tunefleet.v1.DrainCoordinatorResponse\x12\x64\n\x11ResumeCoordinator\x12&.tunefleet.v1.ResumeCoordinatorRequest\x1a\'.tunefleet.v1.ResumeCoordinatorResponse2\x9c\x04\n\x0cModelService\x12\x64\n\x11ListModelVersions\x12&.tunefleet.v1.ListModelVersionsRequest\x1a\'.tunefleet.v1.ListModelVersionsResponse\x12^\n\x0fGetModelVersion\x12$.tunefleet.v1.GetModelVersionRequest\x1a%.tunefleet.v1.GetModelVersionResponse\x12i\n\x12UploadModelVersion\x12\'.tunefleet.v1.UploadModelVersionRequest\x1a(.tunefleet.v1.UploadModelVersionResponse0\x01\x12l\n\x13PromoteModelVersion\x12(.tunefleet.v1.PromoteModelVersionRequest\x1a).tunefleet.v1.PromoteModelVersionResponse0\x01\x12m\n\x14RollbackModelVersion\x12).tunefleet.v1.RollbackModelVersionRequest\x1a*.tunefleet.v1.RollbackModelVersionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,34 +77,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASEDEVICEREQUEST']._serialized_end=1259
   _globals['_RELEASEDEVICERESPONSE']._serialized_start=1261
   _globals['_RELEASEDEVICERESPONSE']._serialized_end=1322
-  _globals['_MODELVERSION']._serialized_start=1325
-  _globals['_MODELVERSION']._serialized_end=1701
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=1655
-  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=1701
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=1703
-  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=1729
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=1731
-  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=1804
-  _globals['_GETMODELVERSIONREQUEST']._serialized_start=1806
-  _globals['_GETMODELVERSIONREQUEST']._serialized_end=1847
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=1849
-  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=1964
-  _globals['_UPLOADMODELVERSIONREQUEST']._serialized_start=1966
-  _globals['_UPLOADMODELVERSIONREQUEST']._serialized_end=2057
-  _globals['_UPLOADMODELVERSIONRESPONSE']._serialized_start=2059
-  _globals['_UPLOADMODELVERSIONRESPONSE']._serialized_end=2174
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=2176
-  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=2236
-  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_start=2238
-  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_end=2354
-  _globals['_ROLLBACKMODELVERSIONREQUEST']._serialized_start=2356
-  _globals['_ROLLBACKMODELVERSIONREQUEST']._serialized_end=2402
-  _globals['_ROLLBACKMODELVERSIONRESPONSE']._serialized_start=2404
-  _globals['_ROLLBACKMODELVERSIONRESPONSE']._serialized_end=2485
-  _globals['_CAMPAIGNSERVICE']._serialized_start=2488
-  _globals['_CAMPAIGNSERVICE']._serialized_end=3140
-  _globals['_DEVICESERVICE']._serialized_start=3143
-  _globals['_DEVICESERVICE']._serialized_end=3410
-  _globals['_MODELSERVICE']._serialized_start=3413
-  _globals['_MODELSERVICE']._serialized_end=3953
+  _globals['_DRAINDEVICEREQUEST']._serialized_start=1324
+  _globals['_DRAINDEVICEREQUEST']._serialized_end=1360
+  _globals['_DRAINDEVICERESPONSE']._serialized_start=1362
+  _globals['_DRAINDEVICERESPONSE']._serialized_end=1421
+  _globals['_UNDRAINDEVICEREQUEST']._serialized_start=1423
+  _globals['_UNDRAINDEVICEREQUEST']._serialized_end=1461
+  _globals['_UNDRAINDEVICERESPONSE']._serialized_start=1463
+  _globals['_UNDRAINDEVICERESPONSE']._serialized_end=1524
+  _globals['_COORDINATOR']._serialized_start=1527
+  _globals['_COORDINATOR']._serialized_end=1755
+  _globals['_GETCOORDINATORREQUEST']._serialized_start=1757
+  _globals['_GETCOORDINATORREQUEST']._serialized_end=1780
+  _globals['_GETCOORDINATORRESPONSE']._serialized_start=1782
+  _globals['_GETCOORDINATORRESPONSE']._serialized_end=1854
+  _globals['_DRAINCOORDINATORREQUEST']._serialized_start=1856
+  _globals['_DRAINCOORDINATORREQUEST']._serialized_end=1881
+  _globals['_DRAINCOORDINATORRESPONSE']._serialized_start=1883
+  _globals['_DRAINCOORDINATORRESPONSE']._serialized_end=1957
+  _globals['_RESUMECOORDINATORREQUEST']._serialized_start=1959
+  _globals['_RESUMECOORDINATORREQUEST']._serialized_end=1985
+  _globals['_RESUMECOORDINATORRESPONSE']._serialized_start=1987
+  _globals['_RESUMECOORDINATORRESPONSE']._serialized_end=2062
+  _globals['_MODELVERSION']._serialized_start=2065
+  _globals['_MODELVERSION']._serialized_end=2441
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_start=2395
+  _globals['_MODELVERSION_METRICSENTRY']._serialized_end=2441
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_start=2443
+  _globals['_LISTMODELVERSIONSREQUEST']._serialized_end=2469
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_start=2471
+  _globals['_LISTMODELVERSIONSRESPONSE']._serialized_end=2544
+  _globals['_GETMODELVERSIONREQUEST']._serialized_start=2546
+  _globals['_GETMODELVERSIONREQUEST']._serialized_end=2587
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_start=2589
+  _globals['_GETMODELVERSIONRESPONSE']._serialized_end=2704
+  _globals['_UPLOADMODELVERSIONREQUEST']._serialized_start=2706
+  _globals['_UPLOADMODELVERSIONREQUEST']._serialized_end=2797
+  _globals['_UPLOADMODELVERSIONRESPONSE']._serialized_start=2799
+  _globals['_UPLOADMODELVERSIONRESPONSE']._serialized_end=2914
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_start=2916
+  _globals['_PROMOTEMODELVERSIONREQUEST']._serialized_end=2976
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_start=2978
+  _globals['_PROMOTEMODELVERSIONRESPONSE']._serialized_end=3094
+  _globals['_ROLLBACKMODELVERSIONREQUEST']._serialized_start=3096
+  _globals['_ROLLBACKMODELVERSIONREQUEST']._serialized_end=3142
+  _globals['_ROLLBACKMODELVERSIONRESPONSE']._serialized_start=3144
+  _globals['_ROLLBACKMODELVERSIONRESPONSE']._serialized_end=3225
+  _globals['_CAMPAIGNSERVICE']._serialized_start=3228
+  _globals['_CAMPAIGNSERVICE']._serialized_end=3880
+  _globals['_DEVICESERVICE']._serialized_start=3883
+  _globals['_DEVICESERVICE']._serialized_end=4324
+  _globals['_COORDINATORSERVICE']._serialized_start=4327
+  _globals['_COORDINATORSERVICE']._serialized_end=4641
+  _globals['_MODELSERVICE']._serialized_start=4644
+  _globals['_MODELSERVICE']._serialized_end=5184
 # @@protoc_insertion_point(module_scope)

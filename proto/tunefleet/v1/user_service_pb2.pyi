@@ -420,6 +420,239 @@ class ReleaseDeviceResponse(google.protobuf.message.Message):
 Global___ReleaseDeviceResponse: typing_extensions.TypeAlias = ReleaseDeviceResponse
 
 @typing.final
+class DrainDeviceRequest(google.protobuf.message.Message):
+    """DrainDeviceRequest names a device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    device: builtins.str
+    """Its id or name."""
+    def __init__(
+        self,
+        *,
+        device: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device"]) -> None: ...
+
+Global___DrainDeviceRequest: typing_extensions.TypeAlias = DrainDeviceRequest
+
+@typing.final
+class DrainDeviceResponse(google.protobuf.message.Message):
+    """DrainDeviceResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    @property
+    def device(self) -> tunefleet.v1.device_pb2.Device:
+        """The device."""
+
+    def __init__(
+        self,
+        *,
+        device: tunefleet.v1.device_pb2.Device | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["device", b"device"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device"]) -> None: ...
+
+Global___DrainDeviceResponse: typing_extensions.TypeAlias = DrainDeviceResponse
+
+@typing.final
+class UndrainDeviceRequest(google.protobuf.message.Message):
+    """UndrainDeviceRequest names a device."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    device: builtins.str
+    """Its id or name."""
+    def __init__(
+        self,
+        *,
+        device: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device"]) -> None: ...
+
+Global___UndrainDeviceRequest: typing_extensions.TypeAlias = UndrainDeviceRequest
+
+@typing.final
+class UndrainDeviceResponse(google.protobuf.message.Message):
+    """UndrainDeviceResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEVICE_FIELD_NUMBER: builtins.int
+    @property
+    def device(self) -> tunefleet.v1.device_pb2.Device:
+        """The device."""
+
+    def __init__(
+        self,
+        *,
+        device: tunefleet.v1.device_pb2.Device | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["device", b"device"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device"]) -> None: ...
+
+Global___UndrainDeviceResponse: typing_extensions.TypeAlias = UndrainDeviceResponse
+
+@typing.final
+class Coordinator(google.protobuf.message.Message):
+    """Coordinator is a coordinator as it is now."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    MIN_PROTOCOL_FIELD_NUMBER: builtins.int
+    MAX_PROTOCOL_FIELD_NUMBER: builtins.int
+    TVM_VERSION_FIELD_NUMBER: builtins.int
+    FEATURE_SCHEMA_FIELD_NUMBER: builtins.int
+    DRAINING_FIELD_NUMBER: builtins.int
+    ACTIVE_LEASES_FIELD_NUMBER: builtins.int
+    BUSY_DEVICES_FIELD_NUMBER: builtins.int
+    BLOB_BYTES_FIELD_NUMBER: builtins.int
+    BLOB_QUOTA_BYTES_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    """Its release."""
+    min_protocol: builtins.int
+    """Oldest protocol that it speaks."""
+    max_protocol: builtins.int
+    """Newest protocol that it speaks."""
+    tvm_version: builtins.str
+    """Release of apache-tvm that it works with."""
+    feature_schema: builtins.str
+    """Digest of its feature schema."""
+    draining: builtins.bool
+    """Whether it gives out no more work."""
+    active_leases: builtins.int
+    """Work that is under way on devices."""
+    blob_bytes: builtins.int
+    """Bytes of all its blobs, as last counted."""
+    blob_quota_bytes: builtins.int
+    """Bytes that they may come to before uploads are refused; 0 for no limit."""
+    @property
+    def busy_devices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the devices that have it."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        min_protocol: builtins.int = ...,
+        max_protocol: builtins.int = ...,
+        tvm_version: builtins.str = ...,
+        feature_schema: builtins.str = ...,
+        draining: builtins.bool = ...,
+        active_leases: builtins.int = ...,
+        busy_devices: collections.abc.Iterable[builtins.str] | None = ...,
+        blob_bytes: builtins.int = ...,
+        blob_quota_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_leases", b"active_leases", "blob_bytes", b"blob_bytes", "blob_quota_bytes", b"blob_quota_bytes", "busy_devices", b"busy_devices", "draining", b"draining", "feature_schema", b"feature_schema", "max_protocol", b"max_protocol", "min_protocol", b"min_protocol", "tvm_version", b"tvm_version", "version", b"version"]) -> None: ...
+
+Global___Coordinator: typing_extensions.TypeAlias = Coordinator
+
+@typing.final
+class GetCoordinatorRequest(google.protobuf.message.Message):
+    """GetCoordinatorRequest asks for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetCoordinatorRequest: typing_extensions.TypeAlias = GetCoordinatorRequest
+
+@typing.final
+class GetCoordinatorResponse(google.protobuf.message.Message):
+    """GetCoordinatorResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COORDINATOR_FIELD_NUMBER: builtins.int
+    @property
+    def coordinator(self) -> Global___Coordinator:
+        """The coordinator."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Global___Coordinator | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> None: ...
+
+Global___GetCoordinatorResponse: typing_extensions.TypeAlias = GetCoordinatorResponse
+
+@typing.final
+class DrainCoordinatorRequest(google.protobuf.message.Message):
+    """DrainCoordinatorRequest begins to drain it; repeating it changes nothing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___DrainCoordinatorRequest: typing_extensions.TypeAlias = DrainCoordinatorRequest
+
+@typing.final
+class DrainCoordinatorResponse(google.protobuf.message.Message):
+    """DrainCoordinatorResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COORDINATOR_FIELD_NUMBER: builtins.int
+    @property
+    def coordinator(self) -> Global___Coordinator:
+        """The coordinator."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Global___Coordinator | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> None: ...
+
+Global___DrainCoordinatorResponse: typing_extensions.TypeAlias = DrainCoordinatorResponse
+
+@typing.final
+class ResumeCoordinatorRequest(google.protobuf.message.Message):
+    """ResumeCoordinatorRequest ends draining it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ResumeCoordinatorRequest: typing_extensions.TypeAlias = ResumeCoordinatorRequest
+
+@typing.final
+class ResumeCoordinatorResponse(google.protobuf.message.Message):
+    """ResumeCoordinatorResponse brings it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COORDINATOR_FIELD_NUMBER: builtins.int
+    @property
+    def coordinator(self) -> Global___Coordinator:
+        """The coordinator."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: Global___Coordinator | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["coordinator", b"coordinator"]) -> None: ...
+
+Global___ResumeCoordinatorResponse: typing_extensions.TypeAlias = ResumeCoordinatorResponse
+
+@typing.final
 class ModelVersion(google.protobuf.message.Message):
     """ModelVersion is one trained cost model."""
 

@@ -390,6 +390,16 @@ class DeviceServiceStub:
                 request_serializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.SerializeToString,
                 response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.FromString,
                 _registered_method=True)
+        self.DrainDevice = channel.unary_unary(
+                '/tunefleet.v1.DeviceService/DrainDevice',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceResponse.FromString,
+                _registered_method=True)
+        self.UndrainDevice = channel.unary_unary(
+                '/tunefleet.v1.DeviceService/UndrainDevice',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -417,6 +427,20 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainDevice(self, request, context):
+        """DrainDevice gives a device no more work; the round it has it may finish.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndrainDevice(self, request, context):
+        """UndrainDevice gives it work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -434,6 +458,16 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.ReleaseDevice,
                     request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.FromString,
                     response_serializer=tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.SerializeToString,
+            ),
+            'DrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainDevice,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceResponse.SerializeToString,
+            ),
+            'UndrainDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndrainDevice,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -518,6 +552,224 @@ class DeviceService:
             '/tunefleet.v1.DeviceService/ReleaseDevice',
             tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceRequest.SerializeToString,
             tunefleet_dot_v1_dot_user__service__pb2.ReleaseDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.DeviceService/DrainDevice',
+            tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.DrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndrainDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.DeviceService/UndrainDevice',
+            tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.UndrainDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CoordinatorServiceStub:
+    """CoordinatorService tells of the coordinator itself.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetCoordinator = channel.unary_unary(
+                '/tunefleet.v1.CoordinatorService/GetCoordinator',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorResponse.FromString,
+                _registered_method=True)
+        self.DrainCoordinator = channel.unary_unary(
+                '/tunefleet.v1.CoordinatorService/DrainCoordinator',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorResponse.FromString,
+                _registered_method=True)
+        self.ResumeCoordinator = channel.unary_unary(
+                '/tunefleet.v1.CoordinatorService/ResumeCoordinator',
+                request_serializer=tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorRequest.SerializeToString,
+                response_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorResponse.FromString,
+                _registered_method=True)
+
+
+class CoordinatorServiceServicer:
+    """CoordinatorService tells of the coordinator itself.
+    """
+
+    def GetCoordinator(self, request, context):
+        """GetCoordinator returns what it is and what it is doing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainCoordinator(self, request, context):
+        """DrainCoordinator gives nobody any more work; rounds under way go on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeCoordinator(self, request, context):
+        """ResumeCoordinator gives work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CoordinatorServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetCoordinator': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCoordinator,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorResponse.SerializeToString,
+            ),
+            'DrainCoordinator': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainCoordinator,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorResponse.SerializeToString,
+            ),
+            'ResumeCoordinator': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeCoordinator,
+                    request_deserializer=tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorRequest.FromString,
+                    response_serializer=tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'tunefleet.v1.CoordinatorService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('tunefleet.v1.CoordinatorService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CoordinatorService:
+    """CoordinatorService tells of the coordinator itself.
+    """
+
+    @staticmethod
+    def GetCoordinator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.CoordinatorService/GetCoordinator',
+            tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.GetCoordinatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainCoordinator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.CoordinatorService/DrainCoordinator',
+            tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.DrainCoordinatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeCoordinator(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunefleet.v1.CoordinatorService/ResumeCoordinator',
+            tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorRequest.SerializeToString,
+            tunefleet_dot_v1_dot_user__service__pb2.ResumeCoordinatorResponse.FromString,
             options,
             channel_credentials,
             insecure,

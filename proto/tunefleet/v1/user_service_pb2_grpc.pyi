@@ -365,7 +365,39 @@ _DeviceServiceReleaseDeviceType = typing_extensions.TypeVar(
     ],
 )
 
-class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceServiceGetDeviceType, _DeviceServiceReleaseDeviceType]):
+_DeviceServiceDrainDeviceType = typing_extensions.TypeVar(
+    '_DeviceServiceDrainDeviceType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+    ],
+)
+
+_DeviceServiceUndrainDeviceType = typing_extensions.TypeVar(
+    '_DeviceServiceUndrainDeviceType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
+    ],
+)
+
+class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceServiceGetDeviceType, _DeviceServiceReleaseDeviceType, _DeviceServiceDrainDeviceType, _DeviceServiceUndrainDeviceType]):
     """DeviceService tells of devices."""
 
     @typing.overload
@@ -381,6 +413,14 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
         grpc.UnaryUnaryMultiCallable[
             tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
             tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+            tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+            tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -398,6 +438,14 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
             tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
             tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+            tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+            tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     ListDevices: _DeviceServiceListDevicesType
@@ -408,6 +456,12 @@ class DeviceServiceStub(typing.Generic[_DeviceServiceListDevicesType, _DeviceSer
 
     ReleaseDevice: _DeviceServiceReleaseDeviceType
     """ReleaseDevice ends a device's quarantine."""
+
+    DrainDevice: _DeviceServiceDrainDeviceType
+    """DrainDevice gives a device no more work; the round it has it may finish."""
+
+    UndrainDevice: _DeviceServiceUndrainDeviceType
+    """UndrainDevice gives it work again."""
 
 DeviceServiceAsyncStub: typing_extensions.TypeAlias = DeviceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -421,6 +475,14 @@ DeviceServiceAsyncStub: typing_extensions.TypeAlias = DeviceServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         tunefleet.v1.user_service_pb2.ReleaseDeviceRequest,
         tunefleet.v1.user_service_pb2.ReleaseDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.DrainDeviceResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+        tunefleet.v1.user_service_pb2.UndrainDeviceResponse,
     ],
 ]
 
@@ -451,7 +513,159 @@ class DeviceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[tunefleet.v1.user_service_pb2.ReleaseDeviceResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.ReleaseDeviceResponse]]:
         """ReleaseDevice ends a device's quarantine."""
 
+    @abc.abstractmethod
+    def DrainDevice(
+        self,
+        request: tunefleet.v1.user_service_pb2.DrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.DrainDeviceResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.DrainDeviceResponse]]:
+        """DrainDevice gives a device no more work; the round it has it may finish."""
+
+    @abc.abstractmethod
+    def UndrainDevice(
+        self,
+        request: tunefleet.v1.user_service_pb2.UndrainDeviceRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.UndrainDeviceResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.UndrainDeviceResponse]]:
+        """UndrainDevice gives it work again."""
+
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+_CoordinatorServiceGetCoordinatorType = typing_extensions.TypeVar(
+    '_CoordinatorServiceGetCoordinatorType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+    ],
+)
+
+_CoordinatorServiceDrainCoordinatorType = typing_extensions.TypeVar(
+    '_CoordinatorServiceDrainCoordinatorType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+    ],
+)
+
+_CoordinatorServiceResumeCoordinatorType = typing_extensions.TypeVar(
+    '_CoordinatorServiceResumeCoordinatorType',
+    grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+    ],
+)
+
+class CoordinatorServiceStub(typing.Generic[_CoordinatorServiceGetCoordinatorType, _CoordinatorServiceDrainCoordinatorType, _CoordinatorServiceResumeCoordinatorType]):
+    """CoordinatorService tells of the coordinator itself."""
+
+    @typing.overload
+    def __init__(self: CoordinatorServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: CoordinatorServiceStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+            tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    GetCoordinator: _CoordinatorServiceGetCoordinatorType
+    """GetCoordinator returns what it is and what it is doing."""
+
+    DrainCoordinator: _CoordinatorServiceDrainCoordinatorType
+    """DrainCoordinator gives nobody any more work; rounds under way go on."""
+
+    ResumeCoordinator: _CoordinatorServiceResumeCoordinatorType
+    """ResumeCoordinator gives work again."""
+
+CoordinatorServiceAsyncStub: typing_extensions.TypeAlias = CoordinatorServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.GetCoordinatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.DrainCoordinatorResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+        tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse,
+    ],
+]
+
+class CoordinatorServiceServicer(metaclass=abc.ABCMeta):
+    """CoordinatorService tells of the coordinator itself."""
+
+    @abc.abstractmethod
+    def GetCoordinator(
+        self,
+        request: tunefleet.v1.user_service_pb2.GetCoordinatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.GetCoordinatorResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.GetCoordinatorResponse]]:
+        """GetCoordinator returns what it is and what it is doing."""
+
+    @abc.abstractmethod
+    def DrainCoordinator(
+        self,
+        request: tunefleet.v1.user_service_pb2.DrainCoordinatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.DrainCoordinatorResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.DrainCoordinatorResponse]]:
+        """DrainCoordinator gives nobody any more work; rounds under way go on."""
+
+    @abc.abstractmethod
+    def ResumeCoordinator(
+        self,
+        request: tunefleet.v1.user_service_pb2.ResumeCoordinatorRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse, collections.abc.Awaitable[tunefleet.v1.user_service_pb2.ResumeCoordinatorResponse]]:
+        """ResumeCoordinator gives work again."""
+
+def add_CoordinatorServiceServicer_to_server(servicer: CoordinatorServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
 _ModelServiceListModelVersionsType = typing_extensions.TypeVar(
     '_ModelServiceListModelVersionsType',
