@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from coordinator.state.records import (
 )
 from coordinator.state.store import Store
 from tunefleet.errors import TuneFleetError
-from tunefleet.leases import BASELINE_TRACE
+from tunefleet.leases import is_baseline
 
 _POLL_S = 0.5
 """How often to look whether the last rounds and the benchmarks are done."""
@@ -64,7 +65,7 @@ class Finisher:
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         for index, group in enumerate(campaign.groups):
             if not group.compiled:
-                await self._compile(campaign, group, _group_dir(folder, campaign, index))
+                await self._compile(campaign, group, group_dir(folder, campaign, index))
         self._say(campaign.campaign_id, BENCHMARK_ACTIVITY)
         self._bus.notify_work()
         await await_benchmarks(self._store, campaign.campaign_id)
@@ -102,7 +103,7 @@ class Finisher:
         for progress in tasks_of(self._store.task_progress(campaign.campaign_id), group):
             best = self._store.best_candidates(progress.task.key, 1)
             # Where nothing beats the unscheduled program, the network keeps it as it is.
-            if best and json.loads(best[0].trace) != json.loads(BASELINE_TRACE):
+            if best and not is_baseline(best[0].trace):
                 rows.append(
                     {
                         "workload": progress.task.key.workload,
@@ -177,9 +178,11 @@ async def await_benchmarks(store: Store, campaign_id: str) -> CampaignRecord:
         await asyncio.sleep(_POLL_S)
 
 
-def _group_dir(folder: Path, campaign: CampaignRecord, index: int) -> Path:
+def group_dir(folder: Path, campaign: CampaignRecord, index: int) -> Path:
     """Results of a single group lie in the folder itself; several get a folder each."""
     if len(campaign.groups) == 1:
         return folder
     options = json.loads(campaign.groups[index].target)
-    return folder / f"{index}-{options.get('mcpu', options['kind'])}"
+    # A target is what somebody asked for: only what cannot lead out of the folder is taken of it.
+    name = re.sub(r"[^A-Za-z0-9_+-]", "_", str(options.get("mcpu", options["kind"])))[:64]
+    return folder / f"{index}-{name}"

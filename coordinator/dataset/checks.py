@@ -17,16 +17,20 @@ from coordinator.state.trial_records import TrialRecord
 from tunefleet.devices import DeviceProfile
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.targets import canonical_target
-from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict
-
-MAX_TRACE_CHARS = 4 * 2**20
-"""A hundred times the longest trace that MetaSchedule makes of one operator."""
+from tunefleet.trials import (
+    LONGEST_S,
+    MAX_SAMPLES,
+    MAX_TRACE_CHARS,
+    Conditions,
+    ProgramFeatures,
+    Trial,
+    Verdict,
+)
 
 MAX_MODULE_CHARS = 64 * 2**20
 """A workload holds no weights; its module has some 20 KB."""
 
 _MAX_TEXT_CHARS = 64 * 1024
-_MAX_SAMPLES = 10_000
 _LATEST_UNIX_S = 2.0**33
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{16}")
@@ -69,9 +73,9 @@ def _trial(row: Mapping[str, Any], features: bytes | None) -> Trial:
     except ValueError as e:
         raise ValueError(f"the verdict {row['verdict']!r:.40} is not known") from e
     samples = row["samples_s"]
-    if samples is None or len(samples) > _MAX_SAMPLES:
+    if samples is None or len(samples) > MAX_SAMPLES:
         raise ValueError("the samples are missing or too many")
-    if not all(s is not None and math.isfinite(s) and s > 0 for s in samples):
+    if not all(s is not None and 0 < s <= LONGEST_S for s in samples):
         raise ValueError("a sample is not a positive time")
     if verdict.has_latency and not samples:
         raise ValueError(f"the verdict {verdict} needs samples")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -20,6 +20,7 @@ from coordinator.server.draining import Drain
 from coordinator.server.limits import (
     HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
+    MAX_NAME_CHARS,
     MAX_TRIALS_A_REPORT,
     RETRY_AFTER_S,
 )
@@ -38,6 +39,7 @@ from tunefleet.lease_conversions import (
     lease_to_proto,
 )
 from tunefleet.protocol import SPOKEN
+from tunefleet.trials import LONGEST_S
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
 
@@ -51,6 +53,7 @@ _HINTS = {
     Notice.LEASES: pb.HINT_LEASE_CHANGED,
     Notice.STOPPING: pb.HINT_STOPPING,
 }
+_MAX_PHASES = 64
 _OUTCOMES = {
     lease_pb2.LEASE_OUTCOME_DONE: LeaseState.DONE,
     lease_pb2.LEASE_OUTCOME_FAILED: LeaseState.FAILED,
@@ -191,17 +194,22 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             raise TuneFleetError(
                 Reason.INVALID_ARGUMENT, f"the outcome {request.outcome} is not known"
             )
+        try:
+            phases = _phase_seconds(request.phase_seconds)
+            results = [benchmark_result_from_proto(result) for result in request.benchmark]
+        except ValueError as e:
+            raise TuneFleetError(Reason.INVALID_ARGUMENT, str(e)) from e
         lease = await asyncio.to_thread(
             self._store.end_lease,
             request.lease_id,
             request.fencing_token,
             state,
             request.error,
-            dict(request.phase_seconds),
+            phases,
         )
         log.info("lease ended", lease=lease.lease_id, state=state, error=request.error)
         if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
-            await self._benchmark_done(lease, request.benchmark, request.error)
+            await self._planner.benchmark_done(lease, results, request.error)
         elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
             key = TaskKey(lease.workload, lease.target, lease.fingerprint)
             await asyncio.to_thread(self._store.mark_exhausted, lease.campaign_id, key)
@@ -212,12 +220,6 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._bus.notify_campaign(lease.campaign_id)
         self._bus.notify_work()
         return pb.CompleteLeaseResponse()
-
-    async def _benchmark_done(
-        self, lease: LeaseRecord, results: Sequence[lease_pb2.BenchmarkResult], error: str
-    ) -> None:
-        found = [benchmark_result_from_proto(result) for result in results]
-        await self._planner.benchmark_done(lease, found, error)
 
     async def _featurized(
         self, lease: LeaseRecord, results: Sequence[lease_pb2.FeaturizedTrace], error: str
@@ -253,6 +255,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def _renew(self, lease_id: str, fencing_token: int) -> None:
         expires_at = self._clock() + LEASE_TTL_S
         await asyncio.to_thread(self._store.renew_lease, lease_id, fencing_token, expires_at)
+
+
+def _phase_seconds(phases: Mapping[str, float]) -> dict[str, float]:
+    """Read what the phases of a piece of work took. Raises ValueError."""
+    if len(phases) > _MAX_PHASES:
+        raise ValueError(f"{len(phases)} phases are more than {_MAX_PHASES}")
+    for name, seconds in phases.items():
+        if not name.isprintable() or len(name) > MAX_NAME_CHARS or not 0 <= seconds <= LONGEST_S:
+            raise ValueError(f"the phase {name!r:.80} cannot take {seconds} s")
+    return dict(phases)
 
 
 def _unknown_agent(device_id: str) -> TuneFleetError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,9 +15,10 @@ from coordinator.server.limits import (
     MAX_CAMPAIGN_TRIALS,
     MAX_FAMILY_WORKLOADS,
     MAX_NAME_CHARS,
+    MAX_TIME_LIMIT_S,
     MAX_TRIALS_PER_TASK,
 )
-from coordinator.server.selectors import select
+from coordinator.server.selectors import parse_selector, select
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import (
     CampaignPurpose,
@@ -37,6 +37,12 @@ from tunefleet.v1 import campaign_pb2
 
 _WAITING = "waiting to import the model"
 
+_MAX_INPUTS = 256
+_MAX_RANK = 32
+_MAX_SIZE = 2**31 - 1
+"""Of an input in one dimension: ONNX and TVM know no larger ones that could be computed."""
+_MAX_TARGETS = 64
+
 _DEVICES_NAMED = 10
 """Known devices that a message lists before it says how many more there are."""
 
@@ -53,6 +59,8 @@ def create_campaign(
     Raises:
         TuneFleetError: INVALID_ARGUMENT, BLOB_UNKNOWN, NO_DEVICE_MATCHES, CAMPAIGN_UNKNOWN, ...
     """
+    if len(idempotency_key) > MAX_NAME_CHARS:
+        raise _invalid(f"an idempotency key has up to {MAX_NAME_CHARS} characters")
     spec = read_spec(message)
     if spec.bench is not None:
         made = bench_campaign(_new_id(now), spec, spec.bench, store, now)
@@ -77,6 +85,8 @@ def create_campaign(
 def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
     """Read what was asked for. Raises INVALID_ARGUMENT."""
     filename = PurePath(message.model_filename).name
+    if len(filename) > MAX_NAME_CHARS or not filename.isprintable():
+        raise _invalid("the model file's name should be short and printable")
     name = message.name.strip() or PurePath(filename).stem
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise _invalid("the campaign needs a short, printable name or a model file's")
@@ -84,11 +94,13 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
         raise _invalid(f"trials must be 0 to {MAX_CAMPAIGN_TRIALS}, not {message.trials}")
     shapes = {key: tuple(shape.dims) for key, shape in message.shapes.items()}
     for key, dims in shapes.items():
-        if not all(dim > 0 for dim in dims):
-            raise _invalid(f"the shape of {key!r} must have positive sizes, not {dims}")
-    time_limit_s = seconds(message.time_limit) if message.HasField("time_limit") else None
-    if time_limit_s is not None and not (math.isfinite(time_limit_s) and time_limit_s > 0):
-        raise _invalid(f"the time limit must be positive, not {time_limit_s} s")
+        if len(dims) > _MAX_RANK or not all(0 < dim <= _MAX_SIZE for dim in dims):
+            raise _invalid(f"the shape of {key!r:.80} must have positive sizes, not {dims!s:.200}")
+    if len(shapes) > _MAX_INPUTS or not all(key.isprintable() for key in shapes):
+        raise _invalid(f"shapes can be given for {_MAX_INPUTS} inputs with printable names")
+    if len(message.targets) > _MAX_TARGETS:
+        raise _invalid(f"a campaign has {_MAX_TARGETS} targets at the most")
+    parse_selector(message.device_selector)
     min_gain = message.min_gain if message.HasField("min_gain") else DEFAULT_MIN_GAIN
     if not 0 <= min_gain < 1:
         raise _invalid(
@@ -102,11 +114,23 @@ def read_spec(message: campaign_pb2.CampaignSpec) -> CampaignSpec:
         device_selector=message.device_selector,
         targets=tuple(dict.fromkeys(_read_target(t) for t in message.targets if t)),
         trials=message.trials,
-        time_limit_s=time_limit_s,
+        time_limit_s=_read_time_limit(message),
         min_gain=min_gain,
         seed=message.seed,
         **_read_collection(message),
     )
+
+
+def _read_time_limit(message: campaign_pb2.CampaignSpec) -> float | None:
+    if not message.HasField("time_limit"):
+        return None
+    try:
+        limit_s = seconds(message.time_limit)
+    except ValueError as e:
+        raise _invalid(f"the time limit is no length of time: {e}") from e
+    if not 0 < limit_s <= MAX_TIME_LIMIT_S:
+        raise _invalid(f"the time limit must be positive and up to a year, not {limit_s} s")
+    return limit_s
 
 
 def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
@@ -118,6 +142,8 @@ def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
         campaign_pb2.CAMPAIGN_PURPOSE_REPLAY,
     ):
         return read_sources(message)
+    if message.purpose not in campaign_pb2.CampaignPurpose.values():
+        raise _invalid(f"the purpose {message.purpose} is not known")
     if message.purpose != campaign_pb2.CAMPAIGN_PURPOSE_COLLECT:
         if message.families:
             raise _invalid("families of operators can be collected from, but not tuned")
@@ -125,7 +151,8 @@ def _read_collection(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
     unknown = sorted(set(message.families) - set(FAMILIES))
     if unknown:
         raise _invalid(
-            f"there is no family {', '.join(unknown)}; there are {', '.join(sorted(FAMILIES))}"
+            f"there is no family {', '.join(unknown)[:200]}; "
+            f"there are {', '.join(sorted(FAMILIES))}"
         )
     if bool(message.families) == bool(message.model_digest):
         raise _invalid("a collection takes either a model or families")
@@ -166,7 +193,7 @@ def _check_devices(selector: str, devices: Sequence[DeviceRecord]) -> None:
     more = len(devices) - _DEVICES_NAMED
     raise TuneFleetError(
         Reason.NO_DEVICE_MATCHES,
-        f"no device matches {selector!r}; known are {known}"
+        f"no device matches {selector!r:.200}; known are {known}"
         + (f" and {more} more" if more > 0 else ""),
     )
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from coordinator.server.limits import MAX_DATASET_FILES, MAX_TRIALS_PER_TASK
+from coordinator.server.limits import MAX_BLOB_BYTES, MAX_DATASET_FILES, MAX_TRIALS_PER_TASK
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import (
     ArtifactRecord,
@@ -25,7 +25,7 @@ FORMATS = {
     campaign_pb2.DATASET_FORMAT_PARQUET: DatasetFormat.PARQUET,
     campaign_pb2.DATASET_FORMAT_METASCHEDULE: DatasetFormat.METASCHEDULE,
 }
-_FILE_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 def read_sources(message: campaign_pb2.CampaignSpec) -> dict[str, Any]:
@@ -68,6 +68,8 @@ def _read_dataset(message: campaign_pb2.ImportSpec) -> DatasetSource:
         raise _invalid(f"a dataset has 1 to {MAX_DATASET_FILES} files with different names")
     if not all(_FILE_NAME.fullmatch(name) for name in names):
         raise _invalid("the files of a dataset must have plain names")
+    if not all(0 <= file.size_bytes <= MAX_BLOB_BYTES for file in message.files):
+        raise _invalid(f"a file of a dataset has up to {MAX_BLOB_BYTES} bytes")
     kind = FORMATS.get(message.format)
     if kind is None:
         raise _invalid(f"the dataset format {message.format} is not known")

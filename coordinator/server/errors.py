@@ -1,4 +1,7 @@
-"""Errors on their way out: the catalogue's reason travels in google.rpc.ErrorInfo."""
+"""Requests checked on their way in, errors mapped on their way out.
+
+The catalogue's reason travels in google.rpc.ErrorInfo.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from coordinator.server.requests import check, checked
 from tunefleet.conversions import duration
 from tunefleet.errors import Reason, TuneFleetError
 
 _DOMAIN = "tunefleet"
+_MAX_MESSAGE_CHARS = 1_000
+"""An error travels in headers, of which a caller takes some kilobytes."""
 OWN_METHODS = "/tunefleet."
 """What all names of our methods begin with."""
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -27,7 +33,7 @@ log = structlog.get_logger()
 def error_status(error: TuneFleetError) -> status_pb2.Status:
     """Make the google.rpc.Status an error travels as."""
     info = error_details_pb2.ErrorInfo(
-        reason=error.reason.name, domain=_DOMAIN, metadata={"hint": error.hint}
+        reason=error.reason.name, domain=_DOMAIN, metadata={"hint": _short(error.hint)}
     )
     details = [AnyMessage()]
     details[0].Pack(info)
@@ -35,11 +41,20 @@ def error_status(error: TuneFleetError) -> status_pb2.Status:
         details.append(AnyMessage())
         details[1].Pack(error_details_pb2.RetryInfo(retry_delay=duration(error.retry_after_s)))
     code, _ = grpc.StatusCode[error.reason.value.grpc_status].value
-    return status_pb2.Status(code=code, message=error.message, details=details)
+    return status_pb2.Status(code=code, message=_short(error.message), details=details)
+
+
+def _short(message: str) -> str:
+    if len(message) <= _MAX_MESSAGE_CHARS:
+        return message
+    return message[: _MAX_MESSAGE_CHARS - 4] + " ..."
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Maps what our services raise; others' services, such as health, are left alone."""
+    """Checks what our services are sent and maps what they raise.
+
+    Others' services, such as health, are left alone.
+    """
 
     async def intercept_service(
         self,
@@ -57,8 +72,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return found
         make, inner = kind_of(handler)
         wrap = _wrap_stream if handler.response_streaming else _wrap_unary
+        admit = checked if handler.request_streaming else check
         wrapped: Handler = make(
-            wrap(inner, method),
+            wrap(inner, admit, method),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
@@ -76,20 +92,24 @@ def kind_of(handler: Any) -> tuple[Callable[..., Handler], Callable[..., Any]]:
     return grpc.unary_unary_rpc_method_handler, handler.unary_unary
 
 
-def _wrap_unary(inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
+def _wrap_unary(
+    inner: Callable[..., Awaitable[Any]], admit: Callable[[Any], Any], method: str
+) -> Callable[..., Any]:
     async def call(request: Any, context: _Context) -> Any:
         try:
-            return await inner(request, context)
+            return await inner(admit(request), context)
         except Exception as e:
             await _abort(context, e, method)
 
     return call
 
 
-def _wrap_stream(inner: Callable[..., Any], method: str) -> Callable[..., Any]:
+def _wrap_stream(
+    inner: Callable[..., Any], admit: Callable[[Any], Any], method: str
+) -> Callable[..., Any]:
     async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
         try:
-            async with aclosing(inner(request, context)) as responses:
+            async with aclosing(inner(admit(request), context)) as responses:
                 async for response in responses:
                     yield response
         except Exception as e:

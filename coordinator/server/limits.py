@@ -53,6 +53,9 @@ MAX_DATASET_FILES = 1000
 MAX_CAMPAIGN_TRIALS = 10_000_000
 """Far more than any campaign needs, and far from what would overflow a column."""
 
+MAX_TIME_LIMIT_S = 366 * 86400.0
+"""A campaign of a year is none that anybody waits for."""
+
 MAX_TRIALS_PER_TASK = 10_000
 """Beyond this a task teaches nothing new."""
 

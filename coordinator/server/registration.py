@@ -18,6 +18,7 @@ from tunefleet.v1 import agent_service_pb2
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL_KEY = re.compile(r"[A-Za-z0-9_./-]{1,63}")
+_MAX_LABELS = 64
 
 
 def device_from_request(
@@ -41,9 +42,13 @@ def device_from_request(
     name = request.name.strip() or request.device_id
     if len(name) > MAX_NAME_CHARS or not name.isprintable() or "," in name:
         raise _invalid(f"the name {name[:80]!r} should be short, printable and without commas")
+    if len(request.labels) > _MAX_LABELS:
+        raise _invalid(f"a device may have {_MAX_LABELS} labels, not {len(request.labels)}")
     for key, value in request.labels.items():
-        if not _LABEL_KEY.fullmatch(key) or len(value) > MAX_NAME_CHARS or "," in value:
+        if not _LABEL_KEY.fullmatch(key) or not _fits_in_selectors(value):
             raise _invalid(f"the label {key[:80]!r} cannot be used in selectors")
+    if len(request.agent_version) > MAX_NAME_CHARS or not request.agent_version.isprintable():
+        raise _invalid("the agent's version should be short and printable")
     try:
         profile = profile_from_proto(request.profile)
         target = _target(request.target, profile)
@@ -61,6 +66,10 @@ def device_from_request(
         feature_schema=request.feature_schema,
         capabilities=tuple(c for c in CAPABILITIES if c in request.capabilities),
     )
+
+
+def _fits_in_selectors(value: str) -> bool:
+    return len(value) <= MAX_NAME_CHARS and "," not in value and value.isprintable()
 
 
 def put_under_free_name(store: Store, device: DeviceRecord) -> DeviceRecord:

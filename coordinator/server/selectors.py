@@ -11,7 +11,9 @@ from fnmatch import fnmatchcase
 from coordinator.state.records import DeviceRecord
 from tunefleet.errors import Reason, TuneFleetError
 
-_TERM = re.compile(r"\s*(?P<key>[A-Za-z0-9_./-]+)\s*(?:(?P<operator>!=|=)\s*(?P<value>[^=]*?)\s*)?")
+_KEY = re.compile(r"[A-Za-z0-9_./-]{1,100}")
+_MAX_CHARS = 2_000
+"""Some dozens of terms."""
 
 _OWN_KEYS: dict[str, Callable[[DeviceRecord], str | None]] = {
     "arch": lambda device: device.profile.arch,
@@ -47,6 +49,11 @@ def parse_selector(selector: str) -> tuple[Term, ...]:
     Raises:
         TuneFleetError: INVALID_ARGUMENT.
     """
+    if len(selector) > _MAX_CHARS:
+        raise TuneFleetError(
+            Reason.INVALID_ARGUMENT,
+            f"the device selector has {len(selector)} characters, {_MAX_CHARS} are the most",
+        )
     if not selector.strip():
         return ()
     return tuple(_parse_term(term, selector) for term in selector.split(","))
@@ -71,14 +78,21 @@ def select(selector: str, devices: Sequence[DeviceRecord]) -> list[DeviceRecord]
 
 
 def _parse_term(text: str, selector: str) -> Term:
-    parsed = _TERM.fullmatch(text)
-    if parsed is None or parsed["value"] == "":
+    key, sign, value = text.partition("=")
+    negated = key.endswith("!")
+    key, value = key.removesuffix("!").strip(), value.strip()
+    if (
+        not _KEY.fullmatch(key)
+        or "=" in value
+        or bool(sign) is not bool(value)
+        or negated > bool(sign)
+    ):
         raise TuneFleetError(
             Reason.INVALID_ARGUMENT,
             f"{text.strip()!r} in the device selector {selector!r} should look like key=value, "
             "key!=value or label",
         )
-    return Term(parsed["key"], parsed["value"], parsed["operator"] == "!=")
+    return Term(key, value or None, negated)
 
 
 def _actual(key: str, device: DeviceRecord) -> str | None:

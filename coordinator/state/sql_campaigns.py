@@ -26,6 +26,9 @@ from coordinator.state.store import Store
 from coordinator.state.tables import campaigns, leases, record_sets, tasks, trials
 from tunefleet.errors import Reason, TuneFleetError
 
+_LONGEST_REFERENCE = 200
+"""Characters of a campaign's name; a longer text is none, and no pattern to search with."""
+
 ROUND_PHASES = ("fetch", "search", "measure")
 """Phases of a round that follow one another; what else is reported is a part of one of them."""
 
@@ -153,8 +156,8 @@ def _find_campaign(connection: Connection, reference: str) -> RowMapping:
     ).first()
     if exact is not None:
         return exact._mapping
-    if not reference:
-        raise _unknown(reference)
+    if not 0 < len(reference) <= _LONGEST_REFERENCE:
+        raise _unknown(reference[:_LONGEST_REFERENCE])
     beginning = campaigns.c.campaign_id.startswith(reference, autoescape=True)
     matches: list[RowMapping] = []
     for condition in (beginning, campaigns.c.name == reference):

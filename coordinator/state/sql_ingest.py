@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +14,8 @@ from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import pack
 from coordinator.state.store import IngestOutcome, Store
 from coordinator.state.tables import devices, leases, tasks, trial_payloads, trials
-from tunefleet.leases import BASELINE_TRACE
+from tunefleet.leases import is_baseline
 from tunefleet.trials import Trial
-
-_LONGEST_BASELINE = 16
-"""Characters; a longer trace holds instructions, and need not be parsed to know it."""
 
 
 class SqlIngest(Store):
@@ -128,7 +124,7 @@ def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], no
 def note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
     """Take new trials, which are stored already, into their record set's summary."""
     measured = [(t.latency_s, t) for t in batch if t.latency_s is not None]
-    baselines = [latency_s for latency_s, t in measured if _is_baseline(t.trace)]
+    baselines = [latency_s for latency_s, t in measured if is_baseline(t.trace)]
     if measured:
         latency_s, fastest = min(measured, key=lambda pair: pair[0])
         names = {t.candidate for _, t in measured}
@@ -166,12 +162,3 @@ def payload_values(trial: Trial, seq: int) -> dict[str, Any]:
         "features": None if features is None else pack(features.data),
         "trace": pack(trial.trace.encode()),
     }
-
-
-def _is_baseline(trace: str) -> bool:
-    if len(trace) > _LONGEST_BASELINE:
-        return False
-    try:
-        return bool(json.loads(trace) == json.loads(BASELINE_TRACE))
-    except ValueError:
-        return False

@@ -10,7 +10,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tunefleet.devices import DeviceProfile, MeasuredProfile
-from tunefleet.trials import Conditions, ProgramFeatures, Trial, Verdict
+from tunefleet.trials import (
+    LONGEST_S,
+    MAX_SAMPLES,
+    Conditions,
+    ProgramFeatures,
+    Trial,
+    Verdict,
+)
 from tunefleet.v1 import device_pb2, trial_pb2
 
 _VERDICTS = {v: trial_pb2.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
@@ -25,7 +32,7 @@ def duration(seconds: float) -> Duration:
 
 
 def seconds(message: Duration) -> float:
-    """Return a Duration in seconds."""
+    """Return a Duration in seconds. Raises ValueError beyond ten thousand years."""
     return message.ToNanoseconds() / 1e9
 
 
@@ -37,7 +44,7 @@ def timestamp(unix_s: float) -> Timestamp:
 
 
 def unix_seconds(message: Timestamp) -> float:
-    """Return a Timestamp in seconds since 1970."""
+    """Return a Timestamp in seconds since 1970. Raises ValueError beyond the year 9999."""
     return message.ToNanoseconds() / 1e9
 
 
@@ -64,7 +71,7 @@ def profile_from_proto(message: device_pb2.DeviceProfile) -> DeviceProfile:
     """Read a device profile; unset values become ``None``.
 
     Raises:
-        ValueError: the profile names no architecture or no core.
+        ValueError: the profile names no architecture or no core, or a value cannot be.
     """
     if not message.arch or message.logical_cores < 1:
         raise ValueError("the profile must name an architecture and at least one core")
@@ -78,7 +85,7 @@ def profile_from_proto(message: device_pb2.DeviceProfile) -> DeviceProfile:
         for f in fields(DeviceProfile)
         if f.name not in _PROFILE_SPECIAL | {"arch", "logical_cores"}
     }
-    return DeviceProfile(
+    profile = DeviceProfile(
         arch=message.arch,
         logical_cores=message.logical_cores,
         isa_features=tuple(message.isa_features),
@@ -86,6 +93,8 @@ def profile_from_proto(message: device_pb2.DeviceProfile) -> DeviceProfile:
         measured=measured,
         **optional,
     )
+    profile.check()
+    return profile
 
 
 def _optional_finite(message: device_pb2.MeasuredProfile, name: str) -> float | None:
@@ -123,19 +132,20 @@ def trial_from_proto(message: trial_pb2.Trial) -> Trial:
     """Read a trial.
 
     Raises:
-        ValueError: the verdict is unknown, a sample is not a positive time, or the features do not
-            have the bytes that their shape says.
+        ValueError: the verdict is unknown, a time is none or beyond all reason, a number is not
+            finite, or the features do not have the bytes that their shape says.
     """
     verdict = _VERDICTS_BACK.get(message.verdict)
     if verdict is None:
         raise ValueError(f"verdict {message.verdict} is unknown")
-    if not all(math.isfinite(s) and s > 0 for s in message.samples_s):
+    if len(message.samples_s) > MAX_SAMPLES:
+        raise ValueError(f"{len(message.samples_s)} samples are more than {MAX_SAMPLES}")
+    if not all(0 < s <= LONGEST_S for s in message.samples_s):
         raise ValueError("a sample is not a positive time")
     features = None
     if message.HasField("features"):
         features = ProgramFeatures(message.features.stores, message.features.data)
         features.check()
-    conditions = message.conditions
     return Trial(
         trial_id=message.trial_id,
         lease_id=message.lease_id,
@@ -145,16 +155,34 @@ def trial_from_proto(message: trial_pb2.Trial) -> Trial:
         samples_s=tuple(message.samples_s),
         error=message.error,
         features=features,
-        predicted=message.predicted if message.HasField("predicted") else None,
+        predicted=_finite(
+            "predicted", message.predicted if message.HasField("predicted") else None
+        ),
         model_version=message.model_version,
         explored=message.explored,
-        build_s=message.build_s if message.HasField("build_s") else None,
-        run_s=message.run_s if message.HasField("run_s") else None,
+        build_s=_time("build_s", message.build_s if message.HasField("build_s") else None),
+        run_s=_time("run_s", message.run_s if message.HasField("run_s") else None),
         started_at_unix_s=unix_seconds(message.started_at),
-        conditions=Conditions(
-            **{
-                f.name: getattr(conditions, f.name) if conditions.HasField(f.name) else None  # type: ignore[arg-type]
-                for f in fields(Conditions)
-            }
-        ),
+        conditions=_conditions(message.conditions),
     )
+
+
+def _conditions(message: trial_pb2.Conditions) -> Conditions:
+    return Conditions(
+        **{
+            f.name: _finite(f.name, getattr(message, f.name) if message.HasField(f.name) else None)  # type: ignore[arg-type]
+            for f in fields(Conditions)
+        }
+    )
+
+
+def _finite(name: str, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}")
+    return value
+
+
+def _time(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= LONGEST_S:
+        raise ValueError(f"{name} is {value} s")
+    return value

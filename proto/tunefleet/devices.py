@@ -5,7 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+
+_MAX_TEXT_CHARS = 200
+_MAX_TEXTS = 512
+"""Flags of a CPU, or versions of libraries; there are some dozens."""
+_MAX_NUMBER = 2**53
+"""Sizes up to here are whole as float64, which the cost model takes."""
 
 TVM_DISTRIBUTION = "apache-tvm"
 """Name, among a profile's versions, of what builds and measures."""
@@ -79,6 +85,24 @@ class DeviceProfile:
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    def check(self) -> None:
+        """Check that each value is of its type, finite, positive, and of a length that is usual.
+
+        Raises:
+            ValueError: one is not.
+        """
+        for texts in (self.isa_features, self.versions.keys(), self.versions.values()):
+            if len(texts) > _MAX_TEXTS:
+                raise ValueError(f"the profile has {len(texts)} flags or versions")
+            for text in texts:
+                _check_value("flags and versions", text, "str")
+        if not self.arch or self.logical_cores is None:
+            raise ValueError("the profile must name an architecture and at least one core")
+        for part in (self, self.measured):
+            for entry in () if part is None else fields(part):
+                if entry.name not in {"isa_features", "versions", "measured"}:
+                    _check_value(entry.name, getattr(part, entry.name), str(entry.type))
+
     def to_json(self) -> str:
         """Serialise to canonical JSON, the form in which profiles are stored."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
@@ -95,8 +119,21 @@ class DeviceProfile:
             measured = raw.pop("measured", None)
             raw["isa_features"] = tuple(raw["isa_features"])
             return cls(**raw, measured=None if measured is None else MeasuredProfile(**measured))
-        except (KeyError, TypeError, AttributeError) as e:
+        except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"not a device profile: {e}") from e
+
+
+def _check_value(name: str, value: object, annotation: str) -> None:
+    """Check one value; annotations are texts here, such as ``float | None``."""
+    if value is None and "None" in annotation:
+        return
+    if "str" in annotation:
+        if not isinstance(value, str) or len(value) > _MAX_TEXT_CHARS or not value.isprintable():
+            raise ValueError(f"{name} in the profile is too long or no printable text")
+        return
+    kinds = (int,) if "int" in annotation else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError(f"{name} in the profile cannot be {value!r:.40}")
 
 
 def _nominal_bytes(memory_bytes: int | None) -> int | None:

@@ -22,7 +22,7 @@ from tunefleet.leases import (
     SearchPolicy,
     Work,
 )
-from tunefleet.trials import ProgramFeatures
+from tunefleet.trials import LONGEST_S, ProgramFeatures
 from tunefleet.v1 import lease_pb2, trial_pb2
 
 _SUBJECT_KINDS = {
@@ -56,7 +56,7 @@ def lease_from_proto(message: lease_pb2.Lease) -> Lease:
     """Read a lease.
 
     Raises:
-        ValueError: it brings work of a kind that this release does not know.
+        ValueError: it brings work of a kind that this release does not know, or a time is none.
     """
     kind = message.WhichOneof("work")
     work: Work
@@ -87,7 +87,17 @@ def benchmark_result_to_proto(result: BenchmarkResult) -> lease_pb2.BenchmarkRes
 
 
 def benchmark_result_from_proto(message: lease_pb2.BenchmarkResult) -> BenchmarkResult:
-    """Read what came of one subject."""
+    """Read what came of one subject.
+
+    Raises:
+        ValueError: a sample is not a positive time, or another time is none.
+    """
+    if not all(0 < s <= LONGEST_S for s in (*message.samples_s, *message.profiled_s)):
+        raise ValueError(f"a sample of {message.name!r:.80} is not a positive time")
+    if not all(
+        abs(s) <= LONGEST_S for s in (*message.between_s, *(op.seconds for op in message.ops))
+    ):
+        raise ValueError(f"a part of the time of {message.name!r:.80} is no time")
     return BenchmarkResult(
         name=message.name,
         samples_s=tuple(message.samples_s),
@@ -263,6 +273,8 @@ def _benchmark_to_proto(spec: BenchmarkSpec) -> lease_pb2.BenchmarkSpec:
 
 
 def _benchmark_from_proto(message: lease_pb2.BenchmarkSpec) -> BenchmarkSpec:
+    if any(s.kind not in _SUBJECT_KINDS_BACK for s in message.subjects):
+        raise ValueError("the lease names a kind of subject that is unknown; update this agent")
     return BenchmarkSpec(
         target=message.target,
         subjects=tuple(

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from tunefleet.trials import ProgramFeatures
 
 BASELINE_TRACE = "[[],[]]"
 """The empty schedule: measuring it gives the untuned latency of a workload."""
+
+_LONGEST_BASELINE = 16
+"""Characters; a longer trace holds instructions, and need not be parsed to know it."""
+
+
+def is_baseline(trace: str) -> bool:
+    """Return whether a trace is the empty schedule, however it is spelled."""
+    if len(trace) > _LONGEST_BASELINE:
+        return False
+    try:
+        return bool(json.loads(trace) == json.loads(BASELINE_TRACE))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ A target is part of every key, so two spellings of the same target must become o
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
 from typing import Any
 
@@ -34,6 +36,16 @@ _SIMD_BITS_BY_CPU = {
 }
 
 
+_MAX_CHARS = 4_096
+"""Forty times a usual target, with all attributes of a CPU named."""
+_MAX_DEPTH = 8
+"""Of lists and objects in one another; a host in a target is one."""
+_MAX_CORES = 4_096
+_WORD = re.compile(r"[A-Za-z0-9._+-]{1,64}")
+"""Names of kinds, CPUs and triples: results are put into folders that are called by these."""
+_WORDS = ("kind", "mcpu", "mtriple", "mabi", "march")
+
+
 def canonical_target(spec: str) -> str:
     """Normalise a target given as JSON or in TVM's command-line spelling.
 
@@ -44,21 +56,56 @@ def canonical_target(spec: str) -> str:
         JSON with sorted keys and without white space.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: the text is neither, or an option is not what it should be.
     """
     text = spec.strip()
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"the target has {len(text)} characters, {_MAX_CHARS} are the most")
     if not text:
         raise ValueError("the target is empty; give for example 'llvm -mcpu=znver4 -num-cores=2'")
     if text.startswith("{"):
         try:
             options = json.loads(text)
-        except json.JSONDecodeError as e:
+        except (ValueError, RecursionError) as e:
             raise ValueError(f"the target is not valid JSON: {e}") from e
     else:
         options = _parse_command_line(text)
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
-        raise ValueError(f"the target {spec!r} names no kind such as 'llvm'")  # noqa: TRY004
+        raise ValueError(f"the target {spec!r:.200} names no kind such as 'llvm'")  # noqa: TRY004
+    _check(options)
     return json.dumps(options, sort_keys=True, separators=(",", ":"))
+
+
+def _check(options: dict[str, Any]) -> None:
+    for name in _WORDS:
+        value = options.get(name)
+        if value is not None and not (isinstance(value, str) and _WORD.fullmatch(value)):
+            raise ValueError(f"the target's {name} cannot be {value!r:.80}")
+    cores = options.get("num-cores")
+    if cores is not None and not (type(cores) is int and 1 <= cores <= _MAX_CORES):
+        raise ValueError(f"the target's num-cores must be 1 to {_MAX_CORES}, not {cores!r:.40}")
+    attributes = options.get("mattr")
+    listed = attributes if isinstance(attributes, list) else [attributes or ""]
+    if not all(isinstance(a, str) for a in listed):
+        raise ValueError("the target's mattr must be a list of texts")
+    _check_value(options, 0)
+
+
+def _check_value(value: Any, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError("the target is nested too deeply")
+    if isinstance(value, dict):
+        _check_value(list(value), depth + 1)
+        _check_value(list(value.values()), depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, depth + 1)
+    elif isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"the target holds the text {value!r:.80}, which cannot be printed")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"the target holds the number {value}")
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("the target holds a number of more than 64 bits")
 
 
 def derive_target(profile: DeviceProfile) -> str:
@@ -107,7 +154,10 @@ def target_simd_bits(target: str, profile: DeviceProfile) -> int | None:
 
 
 def _parse_command_line(text: str) -> dict[str, Any]:
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise ValueError(f"the target {text!r:.200} cannot be split: {e}") from e
     options: dict[str, Any] = {"kind": words[0]}
     for word in words[1:]:
         key, separator, value = word.lstrip("-").partition("=")

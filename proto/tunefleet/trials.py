@@ -10,6 +10,15 @@ from enum import StrEnum
 from tunefleet.features import MAX_STORES, PROGRAM_FEATURES_PER_STORE
 from tunefleet.intervals import median_interval, relative_half_width
 
+MAX_TRACE_CHARS = 4 * 2**20
+"""A hundred times the longest trace that MetaSchedule makes of one operator."""
+
+MAX_SAMPLES = 10_000
+"""Samples of one trial; some dozens are taken."""
+
+LONGEST_S = 1e7
+"""No measurement takes four months; a larger number of seconds is a mistake."""
+
 
 class Verdict(StrEnum):
     """What a trial's measurement is worth."""

@@ -23,7 +23,9 @@ AVX512 = ("avx2", "avx512bw", "avx512dq", "avx512f", "avx512vl", "fma", "sse4_2"
 
 words = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1)
 values = words | st.integers(0, 4096) | st.lists(words, max_size=3)
-targets = st.dictionaries(words, values).map(lambda options: {**options, "kind": "llvm"})
+# Some names have values of their own kind, which other tests are about.
+names = words.map("x-{}".format)
+targets = st.dictionaries(names, values).map(lambda options: {**options, "kind": "llvm"})
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,20 @@ def test_a_canonical_target_says_the_same(options: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "   ", "{", "{}", '{"kind": 5}', '{"mcpu":"znver4"}', "llvm mcpu=znver4", "llvm -mcpu"],
+    [
+        *("", "   ", "{", "{}", '{"kind": 5}', '{"mcpu":"znver4"}', "llvm mcpu=znver4"),
+        *("llvm -mcpu", "llvm -mcpu='", "llvm -mcpu=a/b", "llvm " * 1_000, "[" * 3_000),
+        *('{"kind":"llvm","mcpu":"../x"}', '{"kind":"llvm","mcpu":0}', '{"kind":"a b"}'),
+        *('{"kind":"llvm","num-cores":NaN}', '{"kind":"llvm","num-cores":"2"}'),
+        *("llvm -num-cores=0", "llvm -num-cores=" + "9" * 5_000, '{"kind":"llvm","a":1e999}'),
+        *(
+            '{"kind":"llvm","mattr":7}',
+            '{"kind":"llvm","mattr":[7]}',
+            '{"kind":"llvm","a":"\\u0000"}',
+        ),
+        '{"kind":"llvm","a":' + "[" * 20 + "]" * 20 + "}",
+        '{"kind":"llvm","a":' + "9" * 30 + "}",
+    ],
 )
 def test_what_is_no_target_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match="target"):
