@@ -20,6 +20,7 @@ _EXIT_REASONS = (
     Reason.HOME_IN_USE,
     Reason.NOT_INSTALLED,
     Reason.UNAUTHENTICATED,
+    Reason.FORBIDDEN,
 )
 _EXIT_CODES = "; ".join(
     [
@@ -92,6 +93,23 @@ def run(
     cores: Annotated[
         int | None, typer.Option(min=1, help="Use so many cores only, by default all.")
     ] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="TUNEFLEET_TOKEN",
+            metavar="TOKEN",
+            help="To join with, from `tunefleet tokens create`; needed the first time only.",
+            show_default=False,
+        ),
+    ] = "",
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            envvar="TUNEFLEET_INSECURE",
+            help="Plain text, to a coordinator on this machine that was started so.",
+        ),
+    ] = False,
     idle_timeout: Annotated[
         float,
         typer.Option(min=0, help="Seconds without work after which worker processes end."),
@@ -110,6 +128,9 @@ def run(
 ) -> None:
     """Measure on this machine until stopped with Ctrl-C or SIGTERM.
 
+    It joins the coordinator with a token, which pins whom it trusts; from then on both show
+    certificates, and it runs code from that coordinator alone.
+
     The first of these sends what was measured and gives work back, the second stops at once.
     What is measured lies on the disk until the coordinator has acknowledged it, also while it is
     away for days; with 512 MiB waiting, some 10,000 trials, the agent takes no more work until
@@ -118,6 +139,7 @@ def run(
     # Only now: --help shall not wait for gRPC.
     from agent.main import Options, run_agent  # noqa: PLC0415
     from agent.session.session import Settings  # noqa: PLC0415
+    from tunefleet.identity.tokens import parse_token  # noqa: PLC0415
 
     settings = Settings(
         coordinator=coordinator,
@@ -125,6 +147,8 @@ def run(
         labels=dict(_parse_label(each) for each in label or ()),
         target=target,
         idle_s=idle_timeout,
+        token=parse_token(token) if token else None,
+        insecure=insecure,
     )
     options = Options(
         settings, home=home, cores=cores, log_level=log_level, drain_on_term=drain_on_term

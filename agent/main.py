@@ -18,6 +18,7 @@ from agent.session.logs import configure_logging
 from agent.session.rpc import check_address
 from agent.session.session import Session, Settings
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.identity.credentials import is_loopback
 from tunefleet.targets import canonical_target
 
 _NEEDED = ("tvm", "onnxruntime", "numpy", "psutil")
@@ -97,6 +98,12 @@ async def _run(settings: Settings, home: Home, *, drain_on_term: bool) -> int:
 
 def _checked(settings: Settings) -> Settings:
     check_address(settings.coordinator)
+    if settings.insecure and not is_loopback(settings.coordinator):
+        raise TuneFleetError(
+            Reason.NOT_LOOPBACK,
+            f"{settings.coordinator} is another machine, which plain text (--insecure) is not for",
+            "Leave --insecure out and join with a token.",
+        )
     if not settings.target:
         return settings
     try:

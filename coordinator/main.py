@@ -14,9 +14,11 @@ from pathlib import Path
 from coordinator.costmodel.base_model import base_folder
 from coordinator.logs import configure_logging
 from coordinator.server.address import DEFAULT_LISTEN
-from coordinator.server.app import Core, ServerConfig, Wiring, serve, without_work
+from coordinator.server.app import Wiring, serve, without_work
+from coordinator.server.core import Core, ServerConfig
 from coordinator.state.home import default_home
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.identity.credentials import insecure_wanted
 from tunefleet.model_files import ONNX_FILE
 
 DATABASE_VARIABLE = "TUNEFLEET_DATABASE"
@@ -43,6 +45,8 @@ def main(
         options.database,
         options.base_model,
         drain_s=options.drain_timeout,
+        insecure=options.insecure,
+        enrolment_port=options.enrolment_port,
     )
     try:
         asyncio.run(_serve_until_signal(config, wire))
@@ -85,7 +89,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--listen",
         default=DEFAULT_LISTEN,
         metavar="HOST:PORT",
-        help="loopback only; port 0 picks a free one; default: %(default)s",
+        help="port 0 picks a free one; default: %(default)s",
+    )
+    parser.add_argument(
+        "--enrolment-port",
+        type=int,
+        metavar="PORT",
+        help="where agents and users join; default: the port after that of --listen",
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        default=insecure_wanted(),
+        help="plain text without certificates, for everybody on this machine; loopback only",
     )
     parser.add_argument(
         "--database",

@@ -11,7 +11,8 @@ from coordinator.campaigns.runner import CampaignRunner
 from coordinator.costmodel.registry import ModelRegistry
 from coordinator.costmodel.supervisor import TrainingSupervisor
 from coordinator.dataset.importing import DatasetImporter
-from coordinator.server.app import Core, Wiring
+from coordinator.server.app import Wiring
+from coordinator.server.core import Core
 
 
 def wire(core: Core) -> Wiring:

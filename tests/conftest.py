@@ -26,6 +26,14 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def plain_text() -> Iterator[None]:
+    """Ask for plain text, and never touch a person's credentials; tests of security undo it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNEFLEET_INSECURE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def heeded_interrupts() -> None:
     """Where a shell starts the tests in the background, their processes would ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

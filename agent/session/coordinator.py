@@ -31,6 +31,8 @@ from tunefleet.v1 import (
     agent_service_pb2_grpc,
     blob_service_pb2,
     blob_service_pb2_grpc,
+    identity_service_pb2,
+    identity_service_pb2_grpc,
     lease_pb2,
     trial_pb2,
 )
@@ -97,12 +99,7 @@ class Coordinator:
     """
 
     def __init__(self, channel: grpc.aio.Channel, identity: Identity, pace: Pace) -> None:
-        self._agents: agent_service_pb2_grpc.AgentServiceAsyncStub = (
-            agent_service_pb2_grpc.AgentServiceStub(channel)
-        )
-        self._blobs: blob_service_pb2_grpc.BlobServiceAsyncStub = (
-            blob_service_pb2_grpc.BlobServiceStub(channel)
-        )
+        self._open(channel)
         self._identity = identity
         self._metadata = ((DEVICE_KEY, identity.device_id),)
         self._pace = pace
@@ -111,6 +108,47 @@ class Coordinator:
         self._reminded = 0.0
         self.heartbeat_interval_s = 10.0
         """As the coordinator wishes since the last registration."""
+
+    def _open(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._agents: agent_service_pb2_grpc.AgentServiceAsyncStub = (
+            agent_service_pb2_grpc.AgentServiceStub(channel)
+        )
+        self._blobs: blob_service_pb2_grpc.BlobServiceAsyncStub = (
+            blob_service_pb2_grpc.BlobServiceStub(channel)
+        )
+        self._identities: identity_service_pb2_grpc.IdentityServiceAsyncStub = (
+            identity_service_pb2_grpc.IdentityServiceStub(channel)
+        )
+
+    async def use(self, channel: grpc.aio.Channel) -> None:
+        """Make further calls through another channel; those in progress end by themselves."""
+        before = self._channel
+        self._open(channel)
+        await before.close(_STREAM_LIMIT_S)
+
+    async def close(self) -> None:
+        """Close the channel; calls in progress end with an error."""
+        await self._channel.close(None)
+
+    async def certificate_left_s(self) -> float | None:
+        """Return for how many seconds the certificate is good; ``None`` on plain text."""
+        request = identity_service_pb2.WhoAmIRequest()
+        response = await self._call(self._identities.WhoAmI, request)
+        return seconds(response.valid_for) if response.HasField("valid_for") else None
+
+    async def renew_certificate(
+        self, certificate_request: bytes
+    ) -> identity_service_pb2.RenewCertificateResponse:
+        """Ask for a new certificate, once.
+
+        Raises:
+            Unavailable: the coordinator is away.
+        """
+        request = identity_service_pb2.RenewCertificateRequest(
+            certificate_request=certificate_request
+        )
+        return await self._attempt(self._identities.RenewCertificate, request, CALL_LIMIT_S)
 
     async def register(self, profile: DeviceProfile) -> str:
         """Announce the agent, or its new profile; returns the target its work is built for."""

@@ -38,6 +38,11 @@ class Home:
         return self.path / "blobs"
 
     @property
+    def identity(self) -> Path:
+        """Folder of the agent's key and certificate."""
+        return self.path / "identity"
+
+    @property
     def logs(self) -> Path:
         """Folder of the workers' logs."""
         return self.path / "logs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from typing import cast
 
@@ -12,6 +11,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.identity.credentials import CHANNEL_OPTIONS, Credentials, is_loopback
 from tunefleet.retry_info import retry_after_s
 
 FATAL = frozenset({Reason.INCOMPATIBLE, Reason.UNAUTHENTICATED})
@@ -43,7 +43,7 @@ _REASON_BY_STATUS = {
     # Not even the call exists: this is no coordinator, or one of another age.
     grpc.StatusCode.UNIMPLEMENTED: Reason.INCOMPATIBLE,
     grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED: Reason.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.FORBIDDEN,
 }
 
 
@@ -56,13 +56,14 @@ class Unavailable(Exception):  # noqa: N818 (a state of the other side, not a mi
         """Shortest time until then, where the coordinator named one."""
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(address: str, credentials: Credentials | None = None) -> grpc.aio.Channel:
     """Open a channel; it connects by itself and again after a loss.
 
     Args:
         address: ``HOST:PORT``.
+        credentials: of this agent; ``None`` for plain text.
     """
-    options = [
+    options: list[tuple[str, int | str]] = [
         ("grpc.keepalive_time_ms", _KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_S * 1000),
         # Overrides the keepalive timeout with its default of 60 s unless set too.
@@ -75,10 +76,13 @@ def open_channel(address: str) -> grpc.aio.Channel:
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_LONGEST_S * 1000),
         ("grpc.max_receive_message_length", _MESSAGE_LIMIT_BYTES),
     ]
-    if _is_loopback(address):
+    if is_loopback(address):
         # Else http_proxy is honoured, and the proxy's own loopback is called.
         options.append(("grpc.enable_http_proxy", 0))
-    return grpc.aio.insecure_channel(address, options=options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    options += CHANNEL_OPTIONS
+    return grpc.aio.secure_channel(address, credentials.channel_credentials(), options=options)
 
 
 def check_address(address: str) -> str:
@@ -106,6 +110,12 @@ def failure(error: grpc.aio.AioRpcError) -> Unavailable | TuneFleetError:
         return Unavailable(message, retry_after_s(error.trailing_metadata()))
     if reason is not None and reason is not Reason.INTERNAL:
         return TuneFleetError(reason, message, info.metadata["hint"])
+    if "CERTIFICATE_VERIFY_FAILED" in message:
+        return TuneFleetError(
+            Reason.UNAUTHENTICATED,
+            "who answers is not the coordinator that this agent joined",
+            "Check --coordinator; to join another one, give its --token.",
+        )
     if error.code() in _TRANSIENT:
         return Unavailable(message)
     return TuneFleetError(Reason.INVALID_ARGUMENT, message)
@@ -125,11 +135,3 @@ def _error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
         if any(detail.Unpack(info) for detail in status.details):
             break
     return info
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -20,6 +21,7 @@ from agent.session.coordinator import Coordinator, Identity
 from agent.session.delivery import Delivery
 from agent.session.home import Home
 from agent.session.leasing import Leasing
+from agent.session.membership import Membership
 from agent.session.pace import Backoff, Pace
 from agent.session.presence import Presence
 from agent.session.rpc import open_channel
@@ -27,6 +29,8 @@ from agent.session.work import LeaseWork
 from agent.session.workers import Workers
 from tunefleet.conversions import trial_to_proto
 from tunefleet.errors import TuneFleetError
+from tunefleet.identity.credentials import Credentials, insecure_wanted
+from tunefleet.identity.tokens import JoinToken
 
 GIVE_BACK_LIMIT_S = 10.0
 """A person who pressed Ctrl-C waits so long at most for the last trials to be sent."""
@@ -48,6 +52,10 @@ class Settings:
     outbox_limit_bytes: int = outbox.DEFAULT_LIMIT_BYTES
     blob_limit_bytes: int = blobs.DEFAULT_LIMIT_BYTES
     give_back_limit_s: float = GIVE_BACK_LIMIT_S
+    token: JoinToken | None = None
+    """To join with, where the agent has not joined yet."""
+    insecure: bool = field(default_factory=insecure_wanted)
+    """Plain text, on loopback alone."""
 
 
 class Session:
@@ -57,7 +65,12 @@ class Session:
         self._settings = settings
         self._home = home
         self._pace = pace or Pace()
-        self._active: asyncio.Task[None] | None = None
+        self._active: asyncio.Task[Any] | None = None
+        self._membership = (
+            None
+            if settings.insecure
+            else Membership(home.identity, settings.coordinator, home.device_id())
+        )
         self._leasing: Leasing | None = None
         self._stopping = False
 
@@ -90,13 +103,18 @@ class Session:
         settings, home, pace = self._settings, self._home, self._pace
         profile = read_static_profile()
         identity = Identity(home.device_id(), settings.name, settings.labels, settings.target)
+        try:
+            credentials = await self._join()
+        except asyncio.CancelledError:
+            if self._stopping:
+                return
+            raise
         box = await self._open_outbox()
         if box is None:
             return
-        channel = open_channel(settings.coordinator)
+        coordinator = Coordinator(open_channel(settings.coordinator, credentials), identity, pace)
         hands = Workers(home.logs, profile.logical_cores, pace, settings.idle_s)
         try:
-            coordinator = Coordinator(channel, identity, pace)
             cache = BlobCache(home.blobs, coordinator, pace, settings.blob_limit_bytes)
             delivery = Delivery(box, coordinator, pace)
             recorder = Recorder(home.logs)
@@ -107,7 +125,7 @@ class Session:
             await self._run(coordinator, presence, delivery, self._leasing, work)
         finally:
             await hands.close()
-            await channel.close(None)
+            await coordinator.close()
             box.close()
 
     async def _open_outbox(self) -> Outbox | None:
@@ -123,6 +141,16 @@ class Session:
             self._active = asyncio.create_task(backoff.wait())
             await asyncio.wait({self._active})
         return None
+
+    async def _join(self) -> Credentials | None:
+        """Return what the agent shows its coordinator; ``None`` on plain text."""
+        if self._membership is None:
+            return None
+        joining = asyncio.create_task(self._membership.join(self._settings.token, self._pace))
+        self._active = joining
+        if self._stopping:
+            joining.cancel()
+        return await joining
 
     async def _run(
         self,
@@ -141,10 +169,10 @@ class Session:
                 if self._stopping:
                     self._active.cancel()
                 await _first_of(registered, self._active)
-                background = [
-                    group.create_task(loop)
-                    for loop in (presence.listen(), presence.send_heartbeats(), delivery.run())
-                ]
+                loops = [presence.listen(), presence.send_heartbeats(), delivery.run()]
+                if self._membership is not None:
+                    loops.append(self._membership.renew(coordinator, self._pace))
+                background = [group.create_task(loop) for loop in loops]
                 await asyncio.wait({self._active})
                 await leasing.give_back(self._settings.give_back_limit_s)
                 for task in background:

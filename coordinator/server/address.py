@@ -1,4 +1,4 @@
-"""Where the server may listen: on loopback, until there is authentication."""
+"""Where the server listens: anywhere with certificates, on loopback alone without."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from tunefleet.errors import Reason, TuneFleetError
 DEFAULT_LISTEN = "127.0.0.1:7460"
 
 
-def loopback_address(listen: str) -> tuple[str, int]:
+def listen_address(listen: str, *, insecure: bool) -> tuple[str, int]:
     """Check HOST:PORT and return the IP address and the port to bind; port 0 picks a free one.
 
     A name is resolved here, once, so that what is checked is what is bound.
+
+    Args:
+        listen: what was asked for.
+        insecure: plain text, for which only loopback is allowed.
 
     Raises:
         TuneFleetError: INVALID_ARGUMENT, or NOT_LOOPBACK if anybody else could connect.
@@ -31,9 +35,10 @@ def loopback_address(listen: str) -> tuple[str, int]:
             Reason.INVALID_ARGUMENT, f"the host {host!r} of {listen!r} is not known: {e}"
         ) from e
     addresses = [ipaddress.ip_address(str(entry[4][0])) for entry in found]
-    if not all(address.is_loopback for address in addresses):
+    if insecure and not all(address.is_loopback for address in addresses):
         raise TuneFleetError(
-            Reason.NOT_LOOPBACK, f"{listen} is open to other machines; only loopback is allowed"
+            Reason.NOT_LOOPBACK,
+            f"{listen} is open to other machines, which plain text (--insecure) is not for",
         )
     # IPv4 first: it is what everybody expects of "localhost".
     return str(min(addresses, key=lambda address: address.version)), int(port_text)

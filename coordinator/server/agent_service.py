@@ -8,11 +8,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import structlog
 
+from coordinator.security.directory import caller
 from coordinator.server.bus import Bus, Notice
 from coordinator.server.compatibility import CAPABILITIES, require_current, tvm_version
 from coordinator.server.disk import DiskGuard
@@ -88,6 +90,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     ) -> pb.RegisterAgentResponse:
         """Take in what an agent says of its device."""
         device = device_from_request(request, self._clock())
+        # What an admin wrote into the token is not the agent's to change.
+        device = replace(device, labels={**device.labels, **dict(caller.get().labels)})
         device = await asyncio.to_thread(put_under_free_name, self._store, device)
         log.info("agent registered", device=device.name, target=device.target, ready=device.ready)
         if device.ready:
@@ -151,7 +155,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: pb.RenewLeaseRequest, context: _Context
     ) -> pb.RenewLeaseResponse:
         """Prolong a lease."""
-        await self._renew(request.lease_id, request.fencing_token)
+        await self._renew(request.lease_id, request.fencing_token, request.device_id)
         return pb.RenewLeaseResponse(ttl=duration(LEASE_TTL_S))
 
     async def ReportTrials(
@@ -206,6 +210,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             state,
             request.error,
             phases,
+            device_id=request.device_id,
         )
         log.info("lease ended", lease=lease.lease_id, state=state, error=request.error)
         if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
@@ -245,16 +250,18 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         if held is None:
             return None
         try:
-            await self._renew(held.lease_id, held.fencing_token)
+            await self._renew(held.lease_id, held.fencing_token, device_id)
         except TuneFleetError:  # it ended meanwhile
             return None
         message = lease_pb2.Lease.FromString(held.message)
         message.ttl.CopyFrom(duration(LEASE_TTL_S))
         return message
 
-    async def _renew(self, lease_id: str, fencing_token: int) -> None:
+    async def _renew(self, lease_id: str, fencing_token: int, device_id: str) -> None:
         expires_at = self._clock() + LEASE_TTL_S
-        await asyncio.to_thread(self._store.renew_lease, lease_id, fencing_token, expires_at)
+        await asyncio.to_thread(
+            self._store.renew_lease, lease_id, fencing_token, expires_at, device_id=device_id
+        )
 
 
 def _phase_seconds(phases: Mapping[str, float]) -> dict[str, float]:

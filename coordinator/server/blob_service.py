@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
+from coordinator.security.directory import caller
 from coordinator.server.disk import DiskGuard
 from coordinator.server.limits import (
     CHUNK_BYTES,
@@ -20,9 +22,14 @@ from coordinator.server.limits import (
     UPLOAD_GRACE_S,
 )
 from coordinator.state.blobs import BlobStore
+from coordinator.state.identity_records import Role
+from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import blob_service_pb2 as pb
-from tunefleet.v1 import blob_service_pb2_grpc
+from tunefleet.v1 import blob_service_pb2_grpc, lease_pb2
+
+LEASES_LOOKED_AT = 8
+"""An agent may still fetch what its last leases named while it learns that they ended."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -31,9 +38,14 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
     """Gives blobs out and takes them in."""
 
     def __init__(
-        self, blobs: BlobStore, disk: DiskGuard, max_blob_bytes: int = MAX_BLOB_BYTES
+        self,
+        blobs: BlobStore,
+        disk: DiskGuard,
+        store: Store,
+        max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self._blobs = blobs
+        self._store = store
         self._disk = disk
         self._max_blob_bytes = max_blob_bytes
 
@@ -44,6 +56,9 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
 
         The answer ends with BLOB_CORRUPT where the disk holds something else than the digest says.
         """
+        who = caller.get()
+        if who.role is Role.AGENT:
+            await asyncio.to_thread(self._check_named, who.name, request.digest)
         total = await asyncio.to_thread(self._blobs.size, request.digest)
         if not 0 <= request.offset <= total:
             raise TuneFleetError(
@@ -95,6 +110,33 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             lambda: [d for d in dict.fromkeys(request.digests) if not self._blobs.is_sound(d)]
         )
         return pb.FindMissingBlobsResponse(digests=missing)
+
+    def _check_named(self, device_id: str, digest: str) -> None:
+        """See that one of a device's leases names a blob: it may have no other."""
+        for message in self._store.lease_messages(device_id, LEASES_LOOKED_AT):
+            if digest in named_digests(lease_pb2.Lease.FromString(message)):
+                return
+        raise TuneFleetError(
+            Reason.FORBIDDEN,
+            f"no lease of the device {device_id} names the blob {digest[:80]!r}",
+            hint="Agents fetch what their leases need, nothing else.",
+        )
+
+
+def named_digests(message: Message) -> set[str]:
+    """Return the values of all fields called ``digest`` or ``…_digest``, at any depth."""
+    found: set[str] = set()
+    for field, value in message.ListFields():
+        if isinstance(value, Message):
+            found |= named_digests(value)
+        elif isinstance(value, str):
+            if field.name == "digest" or field.name.endswith("_digest"):
+                found.add(value)
+        elif isinstance(value, Mapping):
+            found.update(*(named_digests(v) for v in value.values() if isinstance(v, Message)))
+        elif isinstance(value, Sequence):
+            found.update(*(named_digests(v) for v in value if isinstance(v, Message)))
+    return found
 
 
 def _require_progress(size_bytes: int, elapsed_s: float) -> None:

@@ -127,3 +127,11 @@ BLOB_BYTES_AT_ONCE = 2.0**30
 BLOB_STREAMS = 16
 STREAMS = 64
 """Streams of one method that a peer may have open; an agent has one, who watches one or a few."""
+MAX_ENROLMENT_BYTES = 16 * 1024
+"""A certificate request has a few hundred bytes, and who sends it is a stranger."""
+
+MAX_ENROLMENTS_AT_ONCE = 64
+"""More strangers wait or are turned away."""
+
+ENROLMENT_AGE_MS = 30_000
+"""Joining takes a second; nobody else has business with the enrolment port."""

@@ -26,13 +26,15 @@ def host_of(context: _Context) -> str:
 def peer_of(context: _Context, request: object = None) -> str:
     """Return the name under which a caller's use is counted.
 
-    It is the host, and the device that the call or its request says it comes from: through an SSH
-    tunnel all agents come from the same host.
+    It is the name in the certificate. On plain text it is the host, and the device that the call or
+    its request says it comes from: through an SSH tunnel all agents come from the same host.
 
     Args:
         context: of the call.
         request: its message, where there is one already.
     """
+    for name in context.auth_context().get("x509_common_name", ()):
+        return f"certificate/{name.decode(errors='replace')}"
     device = ""
     for key, value in context.invocation_metadata() or ():
         if key == DEVICE_KEY and isinstance(value, str):

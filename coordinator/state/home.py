@@ -51,6 +51,16 @@ class Home:
         return self.root / "run"
 
     @property
+    def authority_dir(self) -> Path:
+        """Folder of the certificate authority's keys."""
+        return self.root / "authority"
+
+    @property
+    def admin_dir(self) -> Path:
+        """Folder with credentials of an admin, for whoever owns the home."""
+        return self.root / "admin"
+
+    @property
     def address_file(self) -> Path:
         """File with the HOST:PORT of the coordinator that uses this home."""
         return self.run_dir / "address"

@@ -16,6 +16,7 @@ from coordinator.state.sql_campaigns import SqlCampaigns
 from coordinator.state.sql_datasets import SqlDatasets
 from coordinator.state.sql_devices import SqlDevices
 from coordinator.state.sql_features import SqlFeatures
+from coordinator.state.sql_identities import SqlIdentities
 from coordinator.state.sql_imports import SqlImports
 from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
@@ -44,6 +45,7 @@ class SqlStore(
     SqlReplays,
     SqlModels,
     SqlSwitches,
+    SqlIdentities,
 ):
     """The whole store, each part of which is a class of its own."""
 

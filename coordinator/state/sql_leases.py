@@ -64,6 +64,16 @@ class SqlLeases(Store):
             row = connection.execute(query).first()
         return None if row is None else lease_record(row._mapping)
 
+    def lease_messages(self, device_id: str, limit: int) -> list[bytes]:
+        query = (
+            select(leases.c.message)
+            .where(leases.c.device_id == device_id)
+            .order_by(leases.c.fencing_token.desc())
+            .limit(limit)
+        )
+        with self._db.read() as connection:
+            return list(connection.execute(query).scalars())
+
     def list_leases(
         self,
         campaign_id: str = "",
@@ -80,15 +90,14 @@ class SqlLeases(Store):
         with self._db.read() as connection:
             return [lease_record(row) for row in connection.execute(query).mappings()]
 
-    def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
+    def renew_lease(
+        self, lease_id: str, fencing_token: int, expires_at: float, *, device_id: str = ""
+    ) -> None:
+        this = _this(lease_id, fencing_token, device_id)
         with self._db.write() as connection:
             renewed = connection.execute(
                 update(leases)
-                .where(
-                    leases.c.lease_id == lease_id,
-                    leases.c.fencing_token == fencing_token,
-                    leases.c.state == LeaseState.ACTIVE,
-                )
+                .where(this, leases.c.state == LeaseState.ACTIVE)
                 .values(expires_at=expires_at)
             )
         if renewed.rowcount == 0:
@@ -103,8 +112,10 @@ class SqlLeases(Store):
         state: LeaseState,
         error: str = "",
         phase_seconds: Mapping[str, float] | None = None,
+        *,
+        device_id: str = "",
     ) -> LeaseRecord:
-        this = (leases.c.lease_id == lease_id) & (leases.c.fencing_token == fencing_token)
+        this = _this(lease_id, fencing_token, device_id)
         with self._db.write() as connection:
             connection.execute(
                 update(leases)
@@ -146,6 +157,12 @@ class SqlLeases(Store):
                 update(leases).where(ending).values(changes).returning(*leases.c)
             )
             return [lease_record(row) for row in rows.mappings()]
+
+
+def _this(lease_id: str, fencing_token: int, device_id: str) -> ColumnElement[bool]:
+    """Match a lease by all that its holder knows of it."""
+    this = (leases.c.lease_id == lease_id) & (leases.c.fencing_token == fencing_token)
+    return this & (leases.c.device_id == device_id) if device_id else this
 
 
 def _check_known(connection: Connection, lease: LeaseRecord) -> None:

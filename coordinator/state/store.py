@@ -7,6 +7,7 @@ from abc import abstractmethod
 from coordinator.state.contract.campaigns import CampaignStore
 from coordinator.state.contract.datasets import DatasetStore
 from coordinator.state.contract.devices import DeviceStore
+from coordinator.state.contract.identities import IdentityStore
 from coordinator.state.contract.leases import LeaseStore
 from coordinator.state.contract.models import ModelStore
 from coordinator.state.contract.replays import ReplayStore
@@ -25,6 +26,7 @@ class Store(
     ReplayStore,
     ModelStore,
     SwitchStore,
+    IdentityStore,
 ):
     """Everything the coordinator must not forget.
 

@@ -205,6 +205,7 @@ leases = Table(
     Column("message", LargeBinary, nullable=False),
     Index("ix_leases_state_device", "state", "device_id"),
     Index("ix_leases_campaign", "campaign_id", "fencing_token"),
+    Index("ix_leases_device", "device_id", "fencing_token"),
     Index(
         "uq_leases_active_device",
         "device_id",
@@ -292,4 +293,46 @@ model_versions = Table(
     # Counts up with every promotion; null where a version is not in use. The highest is current.
     Column("promotion", BigInteger),
     Index("uq_model_versions_promotion", "promotion", unique=True),
+)
+
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("token_id", String, primary_key=True),
+    Column("secret_hash", String, nullable=False),
+    Column("role", EnumText, nullable=False),
+    Column("name", String, nullable=False),
+    Column("labels", JsonText, nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String, primary_key=True),
+    Column("role", EnumText, nullable=False),
+    Column("name", String, nullable=False, index=True),
+    Column("key_digest", String, nullable=False),
+    Column("token_id", String, nullable=False),
+    Column("issued_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("labels", JsonText, nullable=False),
+    Column("revoked", Boolean, nullable=False),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("actor", String, nullable=False),
+    Column("peer", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("outcome", String, nullable=False),
 )

@@ -71,7 +71,7 @@ class Reason(Enum):
         40, "FAILED_PRECONDITION", "Install the same TuneFleet release on both sides."
     )
     NOT_LOOPBACK = ErrorKind(
-        41, "INVALID_ARGUMENT", "Listen on 127.0.0.1: there is no authentication yet."
+        41, "INVALID_ARGUMENT", "Leave --insecure out, or listen on 127.0.0.1."
     )
     HOME_IN_USE = ErrorKind(
         42, "FAILED_PRECONDITION", "Stop the other process, or choose another --home."
@@ -80,7 +80,7 @@ class Reason(Enum):
         43, "FAILED_PRECONDITION", "Install it with `pip install 'tunefleet[coordinator,agent]'`."
     )
     UNAUTHENTICATED = ErrorKind(
-        44, "UNAUTHENTICATED", "Give the credentials that the coordinator asks for."
+        44, "UNAUTHENTICATED", "Join the coordinator with a token: see `tunefleet login --help`."
     )
     ADDRESS_IN_USE = ErrorKind(
         45, "UNAVAILABLE", "Stop who listens there, or choose another --listen (port 0 finds one)."
@@ -90,6 +90,9 @@ class Reason(Enum):
     )
     DISK_FULL = ErrorKind(
         47, "RESOURCE_EXHAUSTED", "Make room on the coordinator's disk; all goes on by itself then."
+    )
+    FORBIDDEN = ErrorKind(
+        49, "PERMISSION_DENIED", "Ask an admin of the coordinator for a role that may do this."
     )
     RATE_LIMITED = ErrorKind(
         50, "RESOURCE_EXHAUSTED", "Ask less often, or fewer things at a time; then try again."

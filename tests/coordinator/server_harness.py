@@ -14,7 +14,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from store_samples import PROFILE
 
-from coordinator.server.app import Core, ServerConfig, Wiring, serve
+from coordinator.server.app import Wiring, serve
+from coordinator.server.core import Core, ServerConfig
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord
 from tunefleet.conversions import profile_to_proto
 from tunefleet.devices import DeviceProfile

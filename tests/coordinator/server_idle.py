@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from coordinator.main import main  # noqa: F401 - what the command imports counts too
-from coordinator.server.app import ServerConfig, serve
+from coordinator.server.app import serve
+from coordinator.server.core import ServerConfig
 
 
 async def serve_once() -> None:

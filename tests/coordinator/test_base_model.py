@@ -14,8 +14,8 @@ import pytest
 from coordinator.costmodel import check_job
 from coordinator.costmodel.base_model import base_checkpoint, base_folder
 from coordinator.main import main
-from coordinator.server.app import Core
 from coordinator.server.bus import Bus
+from coordinator.server.core import Core
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.sql import open_store

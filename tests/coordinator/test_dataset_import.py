@@ -15,7 +15,8 @@ import pytest
 from store_samples import KEY, NOW, PROFILE, TARGET, campaign, device, lease, task, trial
 
 from coordinator.dataset.export_job import export_dataset
-from coordinator.server.app import Core, ServerConfig, Wiring, serve
+from coordinator.server.app import Wiring, serve
+from coordinator.server.core import Core, ServerConfig
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import CampaignState
 from coordinator.state.sql import open_store

@@ -20,8 +20,9 @@ from coordinator.campaigns.finals import (
     reserved_s,
 )
 from coordinator.campaigns.gains import Outlook
-from coordinator.server.app import Core, Wiring
+from coordinator.server.app import Wiring
 from coordinator.server.bus import Bus
+from coordinator.server.core import Core
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import CampaignState, GroupRecord, LeaseState, TaskProgress

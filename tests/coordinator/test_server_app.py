@@ -19,7 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server_harness import PATIENCE_S, failure_of, running_server
 
 from coordinator.server.address import join_address, loopback_address
-from coordinator.server.app import ServerConfig, serve
+from coordinator.server.app import serve
+from coordinator.server.core import ServerConfig
 from coordinator.state.home import Home
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import agent_service_pb2, user_service_pb2, user_service_pb2_grpc

@@ -29,6 +29,10 @@ class LeaseStore(ABC):
         """Return the lease a device holds, if any."""
 
     @abstractmethod
+    def lease_messages(self, device_id: str, limit: int) -> list[bytes]:
+        """Return a device's last leases as they were granted, the newest first."""
+
+    @abstractmethod
     def list_leases(
         self,
         campaign_id: str = "",
@@ -38,8 +42,15 @@ class LeaseStore(ABC):
         """Return leases of a campaign (of all for none) in given states and of given kinds."""
 
     @abstractmethod
-    def renew_lease(self, lease_id: str, fencing_token: int, expires_at: float) -> None:
-        """Prolong an active lease. Raises LEASE_LOST if it ended or the token is not its."""
+    def renew_lease(
+        self, lease_id: str, fencing_token: int, expires_at: float, *, device_id: str = ""
+    ) -> None:
+        """Prolong an active lease.
+
+        Raises:
+            TuneFleetError: LEASE_LOST if it ended, the token is not its, or it is not the device's,
+                where one is given.
+        """
 
     @abstractmethod
     def end_lease(
@@ -49,11 +60,14 @@ class LeaseStore(ABC):
         state: LeaseState,
         error: str = "",
         phase_seconds: Mapping[str, float] | None = None,
+        *,
+        device_id: str = "",
     ) -> LeaseRecord:
         """End a lease; ending one that ended in the same state changes nothing.
 
         Raises:
-            TuneFleetError: LEASE_LOST if the token is not the lease's, or it ended otherwise.
+            TuneFleetError: LEASE_LOST if the token is not the lease's, it ended otherwise, or is
+                not the device's, where one is given.
         """
 
     @abstractmethod

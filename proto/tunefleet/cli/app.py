@@ -20,6 +20,7 @@ from tunefleet.cli import (
     dataset,
     devices,
     drain,
+    identities,
     model,
     replay,
     serve,
@@ -70,6 +71,11 @@ app.command("replay", rich_help_panel="Tuning")(replay.replay)
 app.add_typer(dataset.app, name="dataset", rich_help_panel="Tuning")
 app.add_typer(devices.app, name="devices", rich_help_panel="Fleet")
 app.command("drain", rich_help_panel="Fleet")(drain.drain)
+app.add_typer(identities.tokens_app, name="tokens", rich_help_panel="Fleet")
+app.add_typer(identities.users_app, name="users", rich_help_panel="Fleet")
+app.command("login", rich_help_panel="Fleet")(identities.login)
+app.command("whoami", rich_help_panel="Fleet")(identities.whoami)
+app.command("audit", rich_help_panel="Fleet")(identities.audit)
 app.command("up", rich_help_panel="Running TuneFleet")(serve.up)
 app.command("serve", rich_help_panel="Running TuneFleet")(serve.serve)
 app.command("backup", rich_help_panel="Running TuneFleet")(backup.backup)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ GRACE_S = 10.0
 """Time for a child to end by itself: an agent gives its lease back, a coordinator closes its
 database."""
 POLL_S = 0.1
+TOKEN_TTL_S = 600.0
+"""The agent joins within seconds."""
 LAST_LINES = 15
 """Lines of a dead child's log that are shown."""
 _STYLES = {"coordinator": "cyan", "agent": "magenta"}
@@ -78,7 +80,9 @@ class _Signals:
                 signal.signal(number, handler)
 
 
-def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: bool) -> int:
+def run_local_fleet(
+    home: Path, listen: str, *, console: Console, show_logs: bool, insecure: bool = False
+) -> int:
     """Run a coordinator and an agent until a signal comes or either ends.
 
     Args:
@@ -86,6 +90,7 @@ def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: boo
         listen: address for the coordinator, HOST:PORT.
         console: where the status is told.
         show_logs: whether log lines are shown there, too.
+        insecure: plain text between them.
 
     Returns:
         0 after SIGINT, SIGTERM or SIGHUP, else the code of the child that ended (1 for a signal).
@@ -99,8 +104,9 @@ def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: boo
         try:
             coordinator_home = home / "coordinator"
             began_ns = time.time_ns()
-            options = ("--home", str(coordinator_home), "--listen", listen)
-            children.append(_start("coordinator", ("coordinator", *options), home))
+            options = ["--home", str(coordinator_home), "--listen", listen]
+            plain = ["--insecure"] if insecure else []
+            children.append(_start("coordinator", ("coordinator", *options, *plain), home))
             deadline = time.monotonic() + READY_TIMEOUT_S
             address = None
             while address is None:
@@ -115,8 +121,11 @@ def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: boo
                 time.sleep(POLL_S)
                 address = _answering(listen, coordinator_home / "run" / "address", began_ns)
             console.print(f"Coordinator answers at {address}", style="bold")
-            options = ("--coordinator", address, "--home", str(home / "agent"))
-            children.append(_start("agent", ("agent", "run", *options), home))
+            token = "" if insecure else _join_token(address, coordinator_home)
+            options = ["--coordinator", address, "--home", str(home / "agent"), *plain]
+            # Not as an argument: a list of processes would show it.
+            env = {"TUNEFLEET_TOKEN": token} if token else {}
+            children.append(_start("agent", ("agent", "run", *options), home, env))
             console.print(f"Agent started; logs are in {home / 'logs'}. Ctrl-C ends both.")
             console.print(f"Tune with: {_tune_command(address)}")
             while not _finished(children, signals, console, show_logs=show_logs):
@@ -128,7 +137,18 @@ def run_local_fleet(home: Path, listen: str, *, console: Console, show_logs: boo
                 child.end(GRACE_S if len(signals.received) < 2 else 0.0)
 
 
-def _start(name: str, arguments: tuple[str, ...], home: Path) -> _Child:
+def _join_token(address: str, coordinator_home: Path) -> str:
+    """Have a token made for the one agent, by the admin that whoever owns the home is."""
+    # ruff: noqa: PLC0415 - gRPC takes longer to import than --help may take.
+    from tunefleet.client import TuneFleet
+
+    with TuneFleet(address, credentials=coordinator_home / "admin") as fleet:
+        return fleet.create_token(ttl_s=TOKEN_TTL_S).text
+
+
+def _start(
+    name: str, arguments: tuple[str, ...], home: Path, env: Mapping[str, str] | None = None
+) -> _Child:
     log = home / "logs" / f"{name}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -136,6 +156,7 @@ def _start(name: str, arguments: tuple[str, ...], home: Path) -> _Child:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
+            env={**os.environ, **(env or {})},
             # Ctrl-C reaches this command alone, which ends the two in the right order.
             start_new_session=True,
         )

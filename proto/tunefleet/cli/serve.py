@@ -19,13 +19,24 @@ ListenOption = Annotated[
     str,
     typer.Option(
         metavar="HOST:PORT",
-        help="Where to listen; loopback only, as there is no authentication yet. With port 0 a "
-        "free one is chosen.",
+        help="Where to listen; 0.0.0.0:7460 lets other machines in. With port 0 a free one is "
+        "chosen.",
+    ),
+]
+
+InsecureOption = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        envvar="TUNEFLEET_INSECURE",
+        help="Plain text without certificates: everybody on this machine may do everything. "
+        "Loopback only.",
     ),
 ]
 
 
 def serve(
+    *,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -36,6 +47,17 @@ def serve(
         ),
     ] = None,
     listen: ListenOption = DEFAULT_LISTEN,
+    enrolment_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Where agents and users join; the port after that of --listen if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    insecure: InsecureOption = False,
     base_model: Annotated[
         str,
         typer.Option(
@@ -71,9 +93,13 @@ def serve(
     \bIt can be stopped and started at any moment: campaigns go on where they were.
     The address it listens on is written to run/address in its folder.
 
+    \bAll connections use TLS, and both sides show certificates, which the coordinator's own
+    authority signs. Whoever owns its folder is admin: commands on the same machine find the
+    credentials in it. Others join with a token from `tunefleet tokens create`.
+
     \bExamples:
       $ tunefleet serve
-      $ tunefleet serve --home /srv/tunefleet --listen 127.0.0.1:7460
+      $ tunefleet serve --home /srv/tunefleet --listen 0.0.0.0:7460
       $ tunefleet serve --database postgresql://tunefleet@db.lab/tunefleet
     """
     from tunefleet.cli.installed import require_coordinator
@@ -82,6 +108,10 @@ def serve(
     require_coordinator()
     folder = home or default_home() / "coordinator"
     command = [sys.executable, "-m", "coordinator", "--home", str(folder), "--listen", listen]
+    if insecure:
+        command.append("--insecure")
+    if enrolment_port is not None:
+        command += ["--enrolment-port", str(enrolment_port)]
     if base_model:
         command += ["--base-model", base_model]
     if drain_timeout:
@@ -93,6 +123,7 @@ def serve(
 
 
 def up(
+    *,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -103,6 +134,7 @@ def up(
         ),
     ] = None,
     listen: ListenOption = DEFAULT_LISTEN,
+    insecure: InsecureOption = False,
     logs: Annotated[
         bool, typer.Option("--logs", help="Show the logs here, beside writing them to files.")
     ] = False,
@@ -122,7 +154,11 @@ def up(
     require_coordinator()
     require_agent()
     code = run_local_fleet(
-        home or default_home(), listen, console=make_console(sys.stderr), show_logs=logs
+        home or default_home(),
+        listen,
+        console=make_console(sys.stderr),
+        show_logs=logs,
+        insecure=insecure,
     )
     raise typer.Exit(code)
 

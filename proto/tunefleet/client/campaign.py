@@ -10,12 +10,13 @@ from pathlib import Path
 import grpc
 
 from tunefleet.client import blobs
-from tunefleet.client.connection import Connection, status_of
+from tunefleet.client.connection import Connection
 from tunefleet.client.messages import campaign_from_proto
 from tunefleet.client.repeating import asked_wait_s
 from tunefleet.client.tables import campaign_html
 from tunefleet.client.values import CampaignState, CampaignStatus
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.failures import status_of
 from tunefleet.v1 import user_service_pb2, user_service_pb2_grpc
 
 WATCH_DEADLINE_S = 3600.0

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import grpc
 import stamina
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from tunefleet.client.repeating import repeatable
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.failures import named_failure
+from tunefleet.identity.credentials import CHANNEL_OPTIONS, find_credentials
 from tunefleet.protocol import this_client
 
 CALL_DEADLINE_S = 30.0
@@ -39,18 +40,6 @@ _CHANNEL_OPTIONS = (
     ("grpc.primary_user_agent", this_client().user_agent()),
 )
 
-_REASONS_BY_STATUS = {
-    "UNAVAILABLE": Reason.COORDINATOR_UNREACHABLE,
-    "DEADLINE_EXCEEDED": Reason.COORDINATOR_UNREACHABLE,
-    "INVALID_ARGUMENT": Reason.INVALID_ARGUMENT,
-    "OUT_OF_RANGE": Reason.INVALID_ARGUMENT,
-    "FAILED_PRECONDITION": Reason.CAMPAIGN_STATE,
-    "ABORTED": Reason.CAMPAIGN_FAILED,
-    "DATA_LOSS": Reason.BLOB_CORRUPT,
-    "UNIMPLEMENTED": Reason.INCOMPATIBLE,
-    "CANCELLED": Reason.INTERRUPTED,
-}
-
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
 RequestT_contra = TypeVar("RequestT_contra", bound=Message, contravariant=True)
@@ -68,14 +57,16 @@ class UnaryCall(Protocol[RequestT_contra, ResponseT_co]):
 class Connection:
     """A channel to one coordinator. Nothing is sent before the first call."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, credentials: Path | None = None) -> None:
         """Open a channel.
 
         Args:
             address: host and port, such as ``127.0.0.1:7460``.
+            credentials: folder with credentials; by default those for the address are looked for.
 
         Raises:
-            TuneFleetError: INVALID_ARGUMENT, the address is none.
+            TuneFleetError: INVALID_ARGUMENT, the address is none; UNAUTHENTICATED, there are no
+                credentials for it (see :func:`tunefleet.identity.credentials.find_credentials`).
         """
         host, _, port = address.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -85,7 +76,15 @@ class Connection:
                 hint="Give HOST:PORT, such as 127.0.0.1:7460.",
             )
         self.address = address
-        self.channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        shown = find_credentials(address, credentials)
+        if shown is None:
+            self.channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            self.channel = grpc.secure_channel(
+                address,
+                shown.channel_credentials(),
+                options=(*_CHANNEL_OPTIONS, *CHANNEL_OPTIONS),
+            )
         self._answered = False
 
     def close(self) -> None:
@@ -144,43 +143,4 @@ class Connection:
 
         The reason travels in google.rpc.ErrorInfo; where there is none, the status code decides.
         """
-        code, details = status_of(failed)
-        info = _error_info(failed)
-        if info is not None:
-            return TuneFleetError(Reason[info.reason], details, hint=info.metadata["hint"])
-        if code == "NOT_FOUND":
-            return TuneFleetError(not_found, details)
-        reason = _REASONS_BY_STATUS.get(code, Reason.INTERNAL)
-        if reason is Reason.COORDINATOR_UNREACHABLE:
-            # gRPC puts the plain cause, such as "Connection refused", last.
-            cause = details.rpartition(": ")[2]
-            why = "it did not answer in time" if code == "DEADLINE_EXCEEDED" else cause
-            return TuneFleetError(reason, f"no coordinator answers at {self.address}: {why}")
-        return TuneFleetError(reason, details or f"the call ended with {code}")
-
-
-def status_of(error: grpc.RpcError) -> tuple[str, str]:
-    """Return the name of the status code and the message of a failed call."""
-    if not isinstance(error, grpc.Call):
-        return "UNKNOWN", str(error)
-    return error.code().name, _first_line(error.details() or "")
-
-
-def _first_line(details: str) -> str:
-    # gRPC's own messages carry lists of subchannels after the first sentence.
-    return details.strip().splitlines()[0] if details.strip() else ""
-
-
-def _error_info(error: grpc.RpcError) -> error_details_pb2.ErrorInfo | None:
-    """Return what the coordinator said of a failure, if its reason is in our catalogue."""
-    if not isinstance(error, grpc.Call):
-        return None
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # the details contradict the status they came with
-        return None
-    for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info) and info.reason in Reason.__members__:
-            return info
-    return None
+        return named_failure(failed, self.address, not_found=not_found)

@@ -15,6 +15,7 @@ from tunefleet.client.campaign import Campaign
 from tunefleet.client.checks import checked_targets
 from tunefleet.client.connection import Connection
 from tunefleet.client.draining import DrainCalls
+from tunefleet.client.identities import IdentityCalls
 from tunefleet.client.messages import campaign_from_proto, device_from_proto
 from tunefleet.client.models import ModelCalls
 from tunefleet.client.tables import Listing, campaigns_html, devices_html
@@ -27,16 +28,22 @@ DEFAULT_ADDRESS = "127.0.0.1:7460"
 """Where ``tunefleet up`` and ``tunefleet serve`` listen unless told otherwise."""
 
 
-class TuneFleet(BenchCalls, ModelCalls, DrainCalls):
+class TuneFleet(BenchCalls, ModelCalls, DrainCalls, IdentityCalls):
     """A connection to one coordinator; close it, or use it in a ``with`` statement."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, credentials: Path | None = None) -> None:
         """Open a channel; the coordinator is contacted by the first call.
 
+        Args:
+            address: HOST:PORT.
+            credentials: folder with credentials; by default those that ``tunefleet login`` left, or
+                a coordinator that we run on this machine.
+
         Raises:
-            TuneFleetError: INVALID_ARGUMENT, the address is not HOST:PORT.
+            TuneFleetError: INVALID_ARGUMENT, the address is not HOST:PORT; UNAUTHENTICATED, there
+                are no credentials for it.
         """
-        self._connection = Connection(address)
+        self._connection = Connection(address, credentials)
         channel = self._connection.channel
         self._campaigns = user_service_pb2_grpc.CampaignServiceStub(channel)
         self._devices = user_service_pb2_grpc.DeviceServiceStub(channel)

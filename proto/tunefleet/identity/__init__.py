@@ -1,0 +1,1 @@
+"""Who somebody is to a coordinator: join tokens, keys, certificates, and joining with them."""
