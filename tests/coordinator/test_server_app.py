@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from server_harness import PATIENCE_S, failure_of, running_server
 
-from coordinator.server.address import join_address, loopback_address
+from coordinator.server.address import join_address, listen_address
 from coordinator.server.app import serve
 from coordinator.server.core import ServerConfig
 from coordinator.state.home import Home
@@ -206,7 +206,10 @@ class TestAddress:
         ],
     )
     def test_loopback_is_accepted(self, listen: str, expected: tuple[str, int]) -> None:
-        assert loopback_address(listen) == expected
+        assert listen_address(listen, insecure=True) == expected
+
+    def test_with_certificates_anybody_may_connect(self) -> None:
+        assert listen_address("0.0.0.0:7460", insecure=False) == ("0.0.0.0", 7460)
 
     @pytest.mark.parametrize(
         ("listen", "reason"),
@@ -222,9 +225,9 @@ class TestAddress:
             ("no-such-host.invalid:7460", Reason.INVALID_ARGUMENT),
         ],
     )
-    def test_everything_else_is_refused(self, listen: str, reason: Reason) -> None:
+    def test_on_plain_text_everything_else_is_refused(self, listen: str, reason: Reason) -> None:
         with pytest.raises(TuneFleetError) as raised:
-            loopback_address(listen)
+            listen_address(listen, insecure=True)
         assert raised.value.reason is reason
 
     def test_ipv6_addresses_are_written_with_brackets(self) -> None:

@@ -137,7 +137,9 @@ async def test_a_cancelled_upload_leaves_nothing(server: Server) -> None:
 
 async def test_an_upload_over_the_limit_is_refused(server: Server) -> None:
     limited = grpc.aio.server(interceptors=[ErrorInterceptor()])
-    service = BlobService(server.core.blobs, server.core.disk, max_blob_bytes=CHUNK_BYTES)
+    service = BlobService(
+        server.core.blobs, server.core.disk, server.core.store, max_blob_bytes=CHUNK_BYTES
+    )
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(service, limited)
     port = limited.add_insecure_port("127.0.0.1:0")
     await limited.start()

@@ -16,7 +16,7 @@ from coordinator.state.sql import open_store
 from coordinator.state.tables import metadata
 from tunefleet.errors import Reason, TuneFleetError
 
-MADE_AFTER_0006 = ("switches",)
+MADE_AFTER_0006 = ("switches", "join_tokens", "certificates", "audit_log")
 ADDED_AFTER_0006 = (
     *("campaigns.tuning_ended", "leases.trials", "campaigns.tvm_version"),
     *("devices.draining", "devices.protocol", "devices.feature_schema", "devices.capabilities"),
@@ -63,6 +63,7 @@ def test_the_trials_of_rounds_that_older_releases_leased_are_counted(url: str) -
     store.close()
     engine = create_engine(url)
     with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_leases_device"))
         for table in MADE_AFTER_0006:
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ADDED_AFTER_0006:
