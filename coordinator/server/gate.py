@@ -98,7 +98,7 @@ class Gate:
             insecure=self.admission is None,
             clock=self.core.clock,
         )
-        return grpc.aio.server(interceptors=[*_outer(), access], options=_OPTIONS)
+        return grpc.aio.server(interceptors=[*outer_interceptors(), access], options=_OPTIONS)
 
     def main_credentials(self) -> grpc.ServerCredentials | None:
         """Return what the main port shows and asks for; ``None`` on plain text."""
@@ -146,7 +146,7 @@ class Gate:
         if self.admission is None:
             return None, 0
         server = grpc.aio.server(
-            interceptors=_outer(),
+            interceptors=outer_interceptors(),
             options=_ENROLMENT_OPTIONS,
             maximum_concurrent_rpcs=limits.MAX_ENROLMENTS_AT_ONCE,
         )
@@ -162,7 +162,7 @@ class Gate:
         return server, bind(server, host, wanted, shown)
 
 
-def _outer() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
+def outer_interceptors() -> list[grpc.aio.ServerInterceptor]:  # type: ignore[type-arg]
     """Make what every call passes through, from the outside to the inside."""
     return [
         PatienceInterceptor(),

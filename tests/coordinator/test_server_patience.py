@@ -12,7 +12,7 @@ import grpc
 import pytest
 from server_harness import PATIENCE_S, Failure, Server, failure_of, running_server
 
-from coordinator.server import app, blob_service
+from coordinator.server import blob_service, gate
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.patience import Patience, PatienceInterceptor
 from coordinator.server.throttling import ThrottlingInterceptor
@@ -30,7 +30,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     def interceptors(*_: object) -> list[Any]:
         return [PatienceInterceptor(hasty), ErrorInterceptor(), ThrottlingInterceptor()]
 
-    monkeypatch.setattr(app, "_interceptors", interceptors)
+    monkeypatch.setattr(gate, "outer_interceptors", interceptors)
     async with running_server(tmp_path) as started, asyncio.timeout(PATIENCE_S):
         yield started
 

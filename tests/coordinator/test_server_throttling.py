@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from server_harness import PATIENCE_S, Server, failure_of, registration, running_server
 
-from coordinator.server import app, limits, throttling
+from coordinator.server import gate, limits, throttling
 from coordinator.server.complaints import MOST_PEERS, Complaints
 from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.patience import PatienceInterceptor
@@ -34,7 +34,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     def interceptors(*_: object) -> list[Any]:
         return [PatienceInterceptor(), ErrorInterceptor(), ThrottlingInterceptor(few)]
 
-    monkeypatch.setattr(app, "_interceptors", interceptors)
+    monkeypatch.setattr(gate, "outer_interceptors", interceptors)
     async with running_server(tmp_path) as started, asyncio.timeout(PATIENCE_S):
         yield started
 
