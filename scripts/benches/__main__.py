@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller run for a first look")
     options, rest = parser.parse_known_args()
     bench = importlib.import_module(f"scripts.benches.{options.bench.replace('-', '_')}")
-    # Fleets of a bench live on loopback for minutes. Those that are about TLS ask for it themselves.
+    # Fleets of a bench live on loopback; those that are about TLS ask for it themselves.
     os.environ.setdefault(INSECURE_VARIABLE, "1")
     began = time.monotonic()
     figures = bench.run(quick=options.quick, arguments=rest)
