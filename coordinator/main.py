@@ -16,6 +16,7 @@ from coordinator.logs import configure_logging
 from coordinator.server.address import DEFAULT_LISTEN
 from coordinator.server.app import Wiring, serve, without_work
 from coordinator.server.core import Core, ServerConfig
+from coordinator.server.quota import DEFAULT_QUOTA, Quota
 from coordinator.state.home import default_home
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.identity.credentials import insecure_wanted
@@ -44,6 +45,7 @@ def main(
         options.listen,
         options.database,
         options.base_model,
+        quota=options.blob_quota,
         drain_s=options.drain_timeout,
         insecure=options.insecure,
         enrolment_port=options.enrolment_port,
@@ -119,6 +121,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "`none`; default: the one shipped",
     )
     parser.add_argument(
+        "--blob-quota",
+        type=_quota,
+        default=Quota.parse(DEFAULT_QUOTA),
+        metavar="SIZE",
+        help="how much all blobs may take before uploads are refused, such as 200GB, a share of "
+        f"the disk such as 80%%, or `none`; default: {DEFAULT_QUOTA}%",
+    )
+    parser.add_argument(
         "--drain-timeout",
         type=float,
         default=0.0,
@@ -130,6 +140,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--log-level", choices=("debug", "info", "warning", "error"), default="info"
     )
     return parser.parse_args(arguments)
+
+
+def _quota(text: str) -> Quota:
+    try:
+        return Quota.parse(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _model_folder(text: str) -> Path | None:

@@ -23,6 +23,7 @@ from coordinator.server.agent_service import AgentService
 from coordinator.server.blob_service import BlobService
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_service import CampaignService
+from coordinator.server.cleaning import Cleaning
 from coordinator.server.coordinator_service import CoordinatorService
 from coordinator.server.core import Core, ServerConfig
 from coordinator.server.dataset_service import DatasetService
@@ -121,6 +122,7 @@ async def serve(
             Bus(),
             database_url=database_url,
             base_model=config.base_model,
+            blob_quota=config.quota,
         )
         wiring = wire(core)
         gate = await asyncio.to_thread(Gate.open, core, insecure=config.insecure)
@@ -136,7 +138,11 @@ async def serve(
         identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identities, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
         stack.enter_context(gate.told(address))
-        tasks = [Upkeep(store, core.bus, core.clock).run, *wiring.background]
+        tasks = [
+            Upkeep(store, core.bus, core.clock).run,
+            Cleaning(store, core.uploads).run,
+            *wiring.background,
+        ]
         await server.start()
         if enrolment is not None:
             await enrolment.start()
@@ -179,7 +185,8 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
         server,
     )
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(
-        BlobService(core.blobs, core.disk, core.store), server
+        BlobService(core.blobs, core.disk, core.store, quota=core.quota, uploads=core.uploads),
+        server,
     )
     user_service_pb2_grpc.add_CampaignServiceServicer_to_server(
         CampaignService(core.store, core.blobs, core.bus, core.disk, core.clock), server
@@ -188,7 +195,7 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
         DeviceService(core.store, core.bus, outboxes, core.clock), server
     )
     user_service_pb2_grpc.add_CoordinatorServiceServicer_to_server(
-        CoordinatorService(core.store, core.drain), server
+        CoordinatorService(core.store, core.drain, core.quota), server
     )
     registry = ModelRegistry(core.store, core.blobs, core.home, core.clock)
     user_service_pb2_grpc.add_ModelServiceServicer_to_server(

@@ -21,9 +21,11 @@ from coordinator.server.limits import (
     SLOWEST_UPLOAD_BYTES_A_S,
     UPLOAD_GRACE_S,
 )
+from coordinator.server.quota import BlobQuota
 from coordinator.state.blobs import BlobStore
 from coordinator.state.identity_records import Role
 from coordinator.state.store import Store
+from coordinator.state.uploads import Uploads
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import blob_service_pb2 as pb
 from tunefleet.v1 import blob_service_pb2_grpc, lease_pb2
@@ -42,11 +44,16 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         blobs: BlobStore,
         disk: DiskGuard,
         store: Store,
+        *,
+        quota: BlobQuota,
+        uploads: Uploads,
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         self._blobs = blobs
         self._store = store
         self._disk = disk
+        self._quota = quota
+        self._uploads = uploads
         self._max_blob_bytes = max_blob_bytes
 
     async def GetBlob(
@@ -84,20 +91,23 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
             async for request in request_iterator:
                 if writer is None:
                     digest = request.digest
-                    if await asyncio.to_thread(self._blobs.is_sound, digest):
+                    if await asyncio.to_thread(self._uploads.has_sound, digest):
                         size = await asyncio.to_thread(self._blobs.size, digest)
                         return pb.PutBlobResponse(total_bytes=size)
                     await asyncio.to_thread(self._disk.require_room)
+                    admit = stack.enter_context(self._quota.upload())
                     writer = stack.enter_context(self._blobs.writer())
                 if writer.size_bytes + len(request.chunk) > self._max_blob_bytes:
                     raise TuneFleetError(
                         Reason.INVALID_ARGUMENT,
                         f"a blob may have {self._max_blob_bytes} bytes at the most",
                     )
+                await asyncio.to_thread(admit, len(request.chunk))
                 await asyncio.to_thread(writer.write, request.chunk)
                 _require_progress(writer.size_bytes, time.monotonic() - begun)
             if writer is None:
                 raise TuneFleetError(Reason.INVALID_ARGUMENT, "no message came with the digest")
+            await asyncio.to_thread(self._uploads.note, digest)
             await asyncio.to_thread(writer.commit, digest)
             return pb.PutBlobResponse(total_bytes=writer.size_bytes)
 
@@ -107,7 +117,7 @@ class BlobService(blob_service_pb2_grpc.BlobServiceServicer):
         """Return the digests of which no blob is stored, or one that the disk has spoiled."""
         missing = await asyncio.to_thread(
             # Each once: looking at a blob reads all of it.
-            lambda: [d for d in dict.fromkeys(request.digests) if not self._blobs.is_sound(d)]
+            lambda: [d for d in dict.fromkeys(request.digests) if not self._uploads.has_sound(d)]
         )
         return pb.FindMissingBlobsResponse(digests=missing)
 

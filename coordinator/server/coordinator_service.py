@@ -11,6 +11,7 @@ import grpc
 
 from coordinator.server.compatibility import tvm_version
 from coordinator.server.draining import Drain
+from coordinator.server.quota import BlobQuota
 from coordinator.state.store import Store
 from tunefleet import __version__, protocol
 from tunefleet.features import schema_digest
@@ -23,9 +24,10 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class CoordinatorService(user_service_pb2_grpc.CoordinatorServiceServicer):
     """Tells what the coordinator is and does, and drains it."""
 
-    def __init__(self, store: Store, drain: Drain) -> None:
+    def __init__(self, store: Store, drain: Drain, quota: BlobQuota) -> None:
         self._store = store
         self._drain = drain
+        self._quota = quota
 
     async def GetCoordinator(
         self, request: pb.GetCoordinatorRequest, context: _Context
@@ -60,4 +62,6 @@ class CoordinatorService(user_service_pb2_grpc.CoordinatorServiceServicer):
             draining=self._drain.on,
             active_leases=len(active),
             busy_devices=names,
+            blob_bytes=self._quota.used_bytes(),
+            blob_quota_bytes=self._quota.limit_bytes,
         )

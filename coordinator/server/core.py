@@ -13,9 +13,11 @@ from coordinator.server.address import DEFAULT_LISTEN
 from coordinator.server.bus import Bus
 from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
+from coordinator.server.quota import DEFAULT_QUOTA, BlobQuota, Quota
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.store import Store
+from coordinator.state.uploads import Uploads
 from tunefleet.identity.credentials import insecure_wanted
 
 
@@ -29,6 +31,8 @@ class ServerConfig:
     """Database in place of the home's own."""
     base_model: Path | None = field(default_factory=base_folder)
     """Folder of the cost model that a new home begins with; ``None`` for none."""
+    quota: Quota = field(default_factory=lambda: Quota.parse(DEFAULT_QUOTA))
+    """Of blobs on the disk."""
     drain_s: float = 0.0
     """Longest time to wait, when it is stopped, for rounds under way, in seconds."""
     insecure: bool = field(default_factory=insecure_wanted)
@@ -50,6 +54,17 @@ class Core:
     """The store's database, for jobs that open it themselves."""
     base_model: Path | None = field(default_factory=base_folder)
     """Folder of the cost model to begin with, if any."""
+    blob_quota: Quota = field(default_factory=Quota)
+
+    @cached_property
+    def quota(self) -> BlobQuota:
+        """What says whether there is room for uploads."""
+        return BlobQuota(self.blobs, self.blob_quota)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """What was sent and is not named yet."""
+        return Uploads(self.home.uploads_dir, self.blobs)
 
     @cached_property
     def disk(self) -> DiskGuard:

@@ -27,6 +27,23 @@ class BlobStore:
         self._incoming = folder / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def folder(self) -> Path:
+        """Where they lie."""
+        return self._folder
+
+    def used_bytes(self) -> int:
+        """Return the bytes of all blobs, broken and running transfers not counted."""
+        total = 0
+        for shard in self._folder.glob("[0-9a-f][0-9a-f]"):
+            with os.scandir(shard) as entries:
+                total += sum(entry.stat().st_size for entry in entries)
+        return total
+
+    def remove(self, digest: str) -> None:
+        """Remove a blob that nothing names; nothing happens where there is none."""
+        self._place(digest).unlink(missing_ok=True)
+
     def put(self, content: bytes) -> str:
         """Store bytes durably and return their digest."""
         with self.writer() as writer:

@@ -36,6 +36,11 @@ class Home:
         return self.root / "blobs"
 
     @property
+    def uploads_dir(self) -> Path:
+        """Folder of what notes which blobs were sent and not named yet."""
+        return self.root / "uploads"
+
+    @property
     def campaigns_dir(self) -> Path:
         """Folder with a folder for each campaign's results."""
         return self.root / "campaigns"
@@ -71,7 +76,14 @@ class Home:
 
     def create(self) -> None:
         """Make the folders that are missing, for this user only."""
-        for folder in (self.root, self.blobs_dir, self.campaigns_dir, self.logs_dir, self.run_dir):
+        for folder in (
+            self.root,
+            self.blobs_dir,
+            self.uploads_dir,
+            self.campaigns_dir,
+            self.logs_dir,
+            self.run_dir,
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager

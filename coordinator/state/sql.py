@@ -21,6 +21,7 @@ from coordinator.state.sql_imports import SqlImports
 from coordinator.state.sql_ingest import SqlIngest
 from coordinator.state.sql_leases import SqlLeases
 from coordinator.state.sql_models import SqlModels
+from coordinator.state.sql_references import SqlReferences
 from coordinator.state.sql_replays import SqlReplays
 from coordinator.state.sql_switches import SqlSwitches
 from coordinator.state.sql_trials import SqlTrials
@@ -46,6 +47,7 @@ class SqlStore(
     SqlModels,
     SqlSwitches,
     SqlIdentities,
+    SqlReferences,
 ):
     """The whole store, each part of which is a class of its own."""
 

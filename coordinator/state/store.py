@@ -10,6 +10,7 @@ from coordinator.state.contract.devices import DeviceStore
 from coordinator.state.contract.identities import IdentityStore
 from coordinator.state.contract.leases import LeaseStore
 from coordinator.state.contract.models import ModelStore
+from coordinator.state.contract.references import ReferenceStore
 from coordinator.state.contract.replays import ReplayStore
 from coordinator.state.contract.switches import SwitchStore
 from coordinator.state.contract.trials import IngestOutcome, TrialStore
@@ -27,6 +28,7 @@ class Store(
     ModelStore,
     SwitchStore,
     IdentityStore,
+    ReferenceStore,
 ):
     """Everything the coordinator must not forget.
 

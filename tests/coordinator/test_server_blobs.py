@@ -137,8 +137,14 @@ async def test_a_cancelled_upload_leaves_nothing(server: Server) -> None:
 
 async def test_an_upload_over_the_limit_is_refused(server: Server) -> None:
     limited = grpc.aio.server(interceptors=[ErrorInterceptor()])
+    core = server.core
     service = BlobService(
-        server.core.blobs, server.core.disk, server.core.store, max_blob_bytes=CHUNK_BYTES
+        core.blobs,
+        core.disk,
+        core.store,
+        quota=core.quota,
+        uploads=core.uploads,
+        max_blob_bytes=CHUNK_BYTES,
     )
     blob_service_pb2_grpc.add_BlobServiceServicer_to_server(service, limited)
     port = limited.add_insecure_port("127.0.0.1:0")

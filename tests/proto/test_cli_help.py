@@ -61,6 +61,7 @@ def test_help_lists_the_exit_codes():
     "command",
     [
         *(["tune"], ["up"], ["serve"], ["devices", "list"], ["devices", "show"]),
+        *(["drain"], ["devices", "drain"], ["devices", "undrain"]),
         *(["model", c] for c in ("list", "show", "train", "evaluate", "compare", "export")),
         *(["model", c] for c in ("promote", "rollback")),
         *(["campaigns", c] for c in ("list", "show", "watch", "pause", "resume", "cancel")),

@@ -67,6 +67,16 @@ def serve(
             show_default=False,
         ),
     ] = "",
+    blob_quota: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE",
+            help="How much all blobs (models, datasets, results) may take before uploads are "
+            "refused: a size such as 200GB, a share of the disk such as 80%, or `none`; 50% if "
+            "left out, to leave others half of it.",
+            show_default=False,
+        ),
+    ] = "",
     drain_timeout: Annotated[
         str,
         typer.Option(
@@ -114,6 +124,8 @@ def serve(
         command += ["--enrolment-port", str(enrolment_port)]
     if base_model:
         command += ["--base-model", base_model]
+    if blob_quota:
+        command += ["--blob-quota", blob_quota]
     if drain_timeout:
         command += ["--drain-timeout", str(parse_duration(drain_timeout))]
     if database:
