@@ -83,7 +83,7 @@ class Membership:
     async def _renew(self, coordinator: Coordinator) -> None:
         key = new_key()
         try:
-            made = await coordinator.renew_certificate(certificate_request(key, self.device_id))
+            made = await coordinator.renew_certificate(certificate_request(key))
         except (Unavailable, TuneFleetError) as e:
             _log.warning("the certificate could not be renewed, trying again later", why=str(e))
             return

@@ -58,7 +58,7 @@ def enrol(
     request = pb.EnrolRequest(
         token_id=token.token_id,
         secret=token.secret,
-        certificate_request=certificate_request(key, name),
+        certificate_request=certificate_request(key),
         name=name,
     )
     with grpc.secure_channel(address, grpc.ssl_channel_credentials(pinned), options) as channel:

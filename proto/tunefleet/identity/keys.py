@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import NameOID
 
 SERVER_NAME = "coordinator.tunefleet"
 """Name in every coordinator's certificate. Its authority signs for one coordinator alone, which may
@@ -43,10 +42,12 @@ def key_from_pem(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def certificate_request(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
-    """Make a PKCS #10 request, as DER; its signature proves that we hold the key."""
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+def certificate_request(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Make a PKCS #10 request, as DER; its signature proves that we hold the key.
+
+    It names nobody: the coordinator decides on the name.
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
