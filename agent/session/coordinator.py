@@ -191,6 +191,7 @@ class Coordinator:
             outbox_trials=outbox.trials,
             outbox_bytes=outbox.size_bytes,
             outbox_limit_bytes=outbox.limit_bytes,
+            clock_unix_s=time.time(),
         )
         response = await self._attempt(self._agents.SendHeartbeat, request, CALL_LIMIT_S)
         return list(response.cancelled_lease_ids)

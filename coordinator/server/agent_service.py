@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -17,9 +18,12 @@ import structlog
 from coordinator.security.directory import caller
 from coordinator.server.bus import Bus, Notice
 from coordinator.server.compatibility import CAPABILITIES, require_current, tvm_version
+from coordinator.server.complaints import Complaints
 from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
 from coordinator.server.limits import (
+    CLOCK_COMPLAINT_S,
+    CLOCK_TOLERANCE_S,
     HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
     MAX_NAME_CHARS,
@@ -83,6 +87,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._disk = disk
         self._drain = drain
         self._outboxes = outboxes
+        self._wrong_clocks = Complaints(interval_s=CLOCK_COMPLAINT_S)
         self._clock = clock
 
     async def RegisterAgent(
@@ -123,13 +128,31 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         await asyncio.to_thread(self._store.touch_device, request.device_id, self._clock())
         self._outboxes.note(
             request.device_id,
-            OutboxFill(request.outbox_trials, request.outbox_bytes, request.outbox_limit_bytes),
+            OutboxFill(
+                request.outbox_trials,
+                request.outbox_bytes,
+                request.outbox_limit_bytes,
+                self._clock_offset_s(request),
+            ),
         )
         active = await asyncio.to_thread(self._store.active_lease, request.device_id)
         held = "" if active is None else active.lease_id
         return pb.SendHeartbeatResponse(
             cancelled_lease_ids=[name for name in request.lease_ids if name != held]
         )
+
+    def _clock_offset_s(self, request: pb.SendHeartbeatRequest) -> float | None:
+        """Return how far a device's clock is ahead, and tell where it is far off, once an hour.
+
+        Nothing depends on it: leases last for a time, not until one, and certificates are renewed
+        by our clock. But people who read a device's log should know.
+        """
+        if not request.HasField("clock_unix_s") or not math.isfinite(request.clock_unix_s):
+            return None
+        offset_s = request.clock_unix_s - self._clock()
+        if abs(offset_s) > CLOCK_TOLERANCE_S and self._wrong_clocks.due(request.device_id):
+            log.warning("clock is wrong", device=request.device_id, ahead_s=round(offset_s))
+        return offset_s
 
     async def AcquireLease(
         self, request: pb.AcquireLeaseRequest, context: _Context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,16 +15,19 @@ MOST_PEERS = 1000
 
 
 class Complaints:
-    """Says whether the log should tell of a peer, which is once a minute."""
+    """Says whether the log should tell of a peer, which is once in a while."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, interval_s: float = INTERVAL_S
+    ) -> None:
         self._clock = clock
+        self._interval_s = interval_s
         self._told: OrderedDict[str, float] = OrderedDict()
 
     def due(self, peer: str) -> bool:
         """Return whether to tell now, and take it that this is done."""
         now = self._clock()
-        if now - self._told.get(peer, -INTERVAL_S) < INTERVAL_S:
+        if now - self._told.get(peer, -math.inf) < self._interval_s:
             return False
         self._told[peer] = now
         self._told.move_to_end(peer)

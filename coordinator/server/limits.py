@@ -135,3 +135,9 @@ MAX_ENROLMENTS_AT_ONCE = 64
 
 ENROLMENT_AGE_MS = 30_000
 """Joining takes a second; nobody else has business with the enrolment port."""
+
+CLOCK_TOLERANCE_S = 60.0
+"""A device whose clock is off by more has no time server, or no battery."""
+
+CLOCK_COMPLAINT_S = 3600.0
+"""How often the log tells of such a device."""

@@ -64,6 +64,7 @@ def device_message(
         outbox_trials=outbox.trials,
         outbox_bytes=outbox.size_bytes,
         outbox_limit_bytes=outbox.limit_bytes,
+        clock_offset_s=outbox.clock_offset_s,
     )
     if device.quarantine is not None:
         message.quarantine.reason = device.quarantine.reason

@@ -1,4 +1,4 @@
-"""How much waits on devices to be acknowledged, as their agents said last."""
+"""What waits on devices to be acknowledged, and their clocks, as their agents said last."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OutboxFill:
-    """What one device's outbox holds."""
+    """What one device's outbox holds, and what its clock shows."""
 
     trials: int = 0
     size_bytes: int = 0
     limit_bytes: int = 0
     """Beyond which the device takes no more work; 0 where its agent does not say."""
+    clock_offset_s: float | None = None
+    """How far its clock is ahead of ours, in seconds; ``None`` where that is not known."""
 
 
 class Outboxes:

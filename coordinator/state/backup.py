@@ -1,7 +1,8 @@
 """Copies of a coordinator's state, taken while it runs, and brought back.
 
 A backup is a folder: ``tunefleet.db``, a snapshot of the SQLite database; ``blobs``, laid out as in
-the home; ``backup.json``, what it is. Rows name blobs that were stored before them and never
+the home; ``authority``, the keys by which agents and users know the coordinator; ``backup.json``,
+what it is. Rows name blobs that were stored before them and never
 change, so a snapshot followed by all blobs holds every blob that it names. Doing it again into the
 same folder copies only what is new, and until the new snapshot takes the place of the old one the
 folder is the backup of before.
@@ -30,6 +31,7 @@ Progress = Callable[[float, str], None]
 DATABASE_FILE = "tunefleet.db"
 ABOUT_FILE = "backup.json"
 _BLOBS = "blobs"
+_AUTHORITY = "authority"
 _FORMAT = 1
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"
@@ -88,6 +90,7 @@ def back_up(home: Home, place: Path, progress: Progress, *, now: float) -> Copie
     fresh = place / (DATABASE_FILE + _PARTIAL)
     snapshot(source, fresh)
     copied = _copy_blobs(home.blobs_dir, place / _BLOBS, progress)
+    _copy_keys(home.authority_dir, place / _AUTHORITY)
     fresh.replace(place / DATABASE_FILE)
     told = about | {"complete": True, "blobs": copied.blobs, "spoiled": copied.spoiled}
     _write(place / ABOUT_FILE, json.dumps(told, indent=1))
@@ -118,6 +121,7 @@ def restore(place: Path, home: Home, progress: Progress) -> Copied:
                 "Restore into another folder, or move this one away first.",
             )
         copied = _copy_blobs(place / _BLOBS, home.blobs_dir, progress)
+        _copy_keys(place / _AUTHORITY, home.authority_dir)
         progress(1.0, "checking the database")
         fresh = target.with_name(DATABASE_FILE + _PARTIAL)
         snapshot(place / DATABASE_FILE, fresh)
@@ -168,6 +172,18 @@ def _copy_blobs(source: Path, target: Path, progress: Progress) -> Copied:
             copied, total = copied + 1, total + size
         progress(number / len(digests), f"copying blobs, {number} of {len(digests)}")
     return Copied(there + copied, copied, total, tuple(spoiled))
+
+
+def _copy_keys(source: Path, target: Path) -> None:
+    """Copy private keys, for their owner alone; a coordinator on plain text has none."""
+    for path in sorted(source.glob("*.pem")):
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = target / (path.name + _PARTIAL)
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
+        partial.write_bytes(path.read_bytes())
+        sync(partial)
+        partial.replace(target / path.name)
 
 
 def _copy(path: Path, digest: str, store: BlobStore) -> int | None:

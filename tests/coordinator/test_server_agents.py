@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from tunefleet.leases import (
 )
 from tunefleet.targets import derive_target
 from tunefleet.v1 import agent_service_pb2 as pb
-from tunefleet.v1 import lease_pb2, trial_pb2
+from tunefleet.v1 import lease_pb2, trial_pb2, user_service_pb2
 
 ROUND = RoundSpec(KEY.workload, "1" * 64, KEY.target, trials=8, seed=1)
 BENCHMARK = BenchmarkSpec(KEY.target, (), "2" * 64, "3" * 64, threads=2)
@@ -322,3 +323,12 @@ class TestPresence:
             assert (await stream.read()).hint == pb.HINT_UNSPECIFIED
             await tuning.agents.CompleteLease(completion(lease))
             assert (await stream.read()).hint == pb.HINT_WORK_AVAILABLE
+
+
+@pytest.mark.parametrize("off_s", [-2 * 86400.0, 0.0, 2 * 86400.0])
+async def test_a_clock_that_is_wrong_is_shown(server: Server, off_s: float) -> None:
+    await server.register()
+    heartbeat = pb.SendHeartbeatRequest(device_id="id-pi4", clock_unix_s=time.time() + off_s)
+    await server.agents.SendHeartbeat(heartbeat)
+    listed = await server.devices.ListDevices(user_service_pb2.ListDevicesRequest())
+    assert listed.devices[0].clock_offset_s == pytest.approx(off_s, abs=PATIENCE_S)

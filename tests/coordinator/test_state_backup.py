@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from store_samples import KEY, NOW, campaign, device, lease, reason_of, task, trial
 
+from coordinator.security.authority import Authority
 from coordinator.state.backup import (
     ABOUT_FILE,
     DATABASE_FILE,
@@ -101,6 +102,16 @@ def test_a_fencing_token_of_after_the_backup_is_never_granted_again(
     assert first > max(tokens)
     assert first > FENCING_LEAP
     store.close()
+
+
+def test_the_keys_of_the_authority_come_along(home: Home, place: Path, other: Home) -> None:
+    before = Authority(home.authority_dir)
+    backed_up(home, place)
+    restored(place, other)
+    after = Authority(other.authority_dir)
+    assert (after.pem, after.pin) == (before.pem, before.pin)
+    keys = [*(place / "authority").iterdir(), *other.authority_dir.iterdir()]
+    assert {path.stat().st_mode & 0o777 for path in keys} == {0o600}
 
 
 def test_a_second_backup_copies_what_is_new(home: Home, place: Path, other: Home) -> None:

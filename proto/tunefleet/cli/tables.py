@@ -149,6 +149,7 @@ def device_details(device: Device) -> RenderableType:
         ("last seen", ago(device.last_seen)),
         ("trials", f"{device.trials:,}"),
         ("not sent yet", _outbox(device)),
+        ("clock", _clock(device)),
         ("labels", ", ".join(f"{k}={v}" for k, v in device.labels.items()) or "none"),
         ("target", device.target or None),
         ("fingerprint", device.fingerprint),
@@ -185,6 +186,16 @@ def _unsent(device: Device) -> str:
     if not device.outbox_limit_bytes:
         return f"{device.outbox_trials:,}"
     return f"{device.outbox_trials:,} ({device.outbox_bytes / device.outbox_limit_bytes:.0%})"
+
+
+def _clock(device: Device) -> str | None:
+    """Say how a device's clock stands; a second is what a heartbeat's way may take."""
+    offset_s = device.clock_offset_s
+    if offset_s is None:
+        return None
+    if abs(offset_s) < 1.0:
+        return "right"
+    return f"{duration(abs(offset_s))} {'ahead' if offset_s > 0 else 'behind'}"
 
 
 def _outbox(device: Device) -> str:

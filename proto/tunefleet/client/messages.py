@@ -106,6 +106,7 @@ def device_from_proto(message: device_pb2.Device) -> Device:
         outbox_trials=message.outbox_trials,
         outbox_bytes=message.outbox_bytes,
         outbox_limit_bytes=message.outbox_limit_bytes,
+        clock_offset_s=message.clock_offset_s if message.HasField("clock_offset_s") else None,
     )
 
 

@@ -270,6 +270,8 @@ class Device:
     outbox_bytes: int = 0
     outbox_limit_bytes: int = 0
     """What they may take before it takes no more work; 0 where that is not known."""
+    clock_offset_s: float | None = None
+    """How far its clock is ahead of the coordinator's; ``None`` where that is not known."""
 
 
 @dataclass(frozen=True)

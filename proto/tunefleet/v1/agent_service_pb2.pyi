@@ -226,6 +226,7 @@ class SendHeartbeatRequest(google.protobuf.message.Message):
     OUTBOX_TRIALS_FIELD_NUMBER: builtins.int
     OUTBOX_BYTES_FIELD_NUMBER: builtins.int
     OUTBOX_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    CLOCK_UNIX_S_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """The agent's id."""
     outbox_trials: builtins.int
@@ -234,6 +235,8 @@ class SendHeartbeatRequest(google.protobuf.message.Message):
     """Bytes that these take."""
     outbox_limit_bytes: builtins.int
     """Bytes that they may take before the agent takes no more work."""
+    clock_unix_s: builtins.float
+    """The agent's clock as it sent this, in seconds since 1970; absent from older releases."""
     @property
     def lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Leases that the agent believes it holds."""
@@ -246,8 +249,11 @@ class SendHeartbeatRequest(google.protobuf.message.Message):
         outbox_trials: builtins.int = ...,
         outbox_bytes: builtins.int = ...,
         outbox_limit_bytes: builtins.int = ...,
+        clock_unix_s: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device_id", b"device_id", "lease_ids", b"lease_ids", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_unix_s", b"_clock_unix_s", "clock_unix_s", b"clock_unix_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_unix_s", b"_clock_unix_s", "clock_unix_s", b"clock_unix_s", "device_id", b"device_id", "lease_ids", b"lease_ids", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_unix_s", b"_clock_unix_s"]) -> typing.Literal["clock_unix_s"] | None: ...
 
 Global___SendHeartbeatRequest: typing_extensions.TypeAlias = SendHeartbeatRequest
 

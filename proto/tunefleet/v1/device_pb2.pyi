@@ -334,6 +334,7 @@ class Device(google.protobuf.message.Message):
     OUTBOX_BYTES_FIELD_NUMBER: builtins.int
     OUTBOX_LIMIT_BYTES_FIELD_NUMBER: builtins.int
     DRAINING_FIELD_NUMBER: builtins.int
+    CLOCK_OFFSET_S_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """Stable id that the agent keeps in its home folder."""
     name: builtins.str
@@ -356,6 +357,10 @@ class Device(google.protobuf.message.Message):
     """Bytes that they may take before the device takes no more work; 0 where it is not known."""
     draining: builtins.bool
     """Whether somebody drains it, which its state tells only while it is connected."""
+    clock_offset_s: builtins.float
+    """How far the device's clock is ahead of the coordinator's, in seconds, negative where it is
+    behind; absent where that is not known.
+    """
     @property
     def profile(self) -> Global___DeviceProfile:
         """What the machine is and measured of itself."""
@@ -390,9 +395,13 @@ class Device(google.protobuf.message.Message):
         outbox_bytes: builtins.int = ...,
         outbox_limit_bytes: builtins.int = ...,
         draining: builtins.bool = ...,
+        clock_offset_s: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "last_seen", b"last_seen", "profile", b"profile", "quarantine", b"quarantine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_quarantine", b"_quarantine", "agent_version", b"agent_version", "device_id", b"device_id", "draining", b"draining", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials", "profile", b"profile", "quarantine", b"quarantine", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_clock_offset_s", b"_clock_offset_s", "_quarantine", b"_quarantine", "clock_offset_s", b"clock_offset_s", "last_seen", b"last_seen", "profile", b"profile", "quarantine", b"quarantine"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_clock_offset_s", b"_clock_offset_s", "_quarantine", b"_quarantine", "agent_version", b"agent_version", "clock_offset_s", b"clock_offset_s", "device_id", b"device_id", "draining", b"draining", "fingerprint", b"fingerprint", "labels", b"labels", "last_seen", b"last_seen", "name", b"name", "outbox_bytes", b"outbox_bytes", "outbox_limit_bytes", b"outbox_limit_bytes", "outbox_trials", b"outbox_trials", "profile", b"profile", "quarantine", b"quarantine", "state", b"state", "target", b"target", "trials", b"trials"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_clock_offset_s", b"_clock_offset_s"]) -> typing.Literal["clock_offset_s"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_quarantine", b"_quarantine"]) -> typing.Literal["quarantine"] | None: ...
 
 Global___Device: typing_extensions.TypeAlias = Device
