@@ -146,7 +146,12 @@ class Fleet:
         self.folder = folder
         self._measured = measured
         self.home = folder / "coordinator"
-        self._env = {"TUNEFLEET_LOCK_DIR": str(folder / "locks")}
+        # With certificates, as users run it; the tests' default is plain text.
+        self._env = {
+            "TUNEFLEET_LOCK_DIR": str(folder / "locks"),
+            "TUNEFLEET_INSECURE": "0",
+            "XDG_CONFIG_HOME": str(folder / "config"),
+        }
         self._listen = "127.0.0.1:0"
         self.coordinator: Process | None = None
         self.agents: dict[str, Process] = {}
@@ -178,14 +183,20 @@ class Fleet:
             target = arguments[arguments.index("--target") + 1] if "--target" in arguments else ""
             key = cache_key(read_static_profile(), canonical_target(target) if target else None)
             store(home, key, self._measured)
+        # Once joined, an agent needs no token any more.
+        joined = (home / "identity" / "identity.pem").exists()
         self.agents[name] = Process(
             [
                 *("agent", "run", "--coordinator", self.address, "--name", name),
                 *("--home", str(home), *arguments),
             ],
             self.folder / f"{name}.log",
-            self._env,
+            self._env if joined else {**self._env, "TUNEFLEET_TOKEN": self.join_token()},
         )
+
+    def join_token(self) -> str:
+        """Have a token made with which one agent joins."""
+        return str(self.json("tokens", "create")["text"])
 
     def tunefleet(
         self, *arguments: str, timeout_s: float = 600
