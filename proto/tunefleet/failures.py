@@ -7,6 +7,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from tunefleet.errors import Reason, TuneFleetError
+from tunefleet.identity.credentials import INSECURE_VARIABLE, insecure_wanted
 
 _REASONS_BY_STATUS = {
     "UNAVAILABLE": Reason.COORDINATOR_UNREACHABLE,
@@ -60,6 +61,12 @@ def _unreachable(code: str, details: str, address: str) -> TuneFleetError:
             f"the coordinator at {address} and this side could not agree on a secure connection",
             hint="The coordinator may run with --insecure, or your certificate have ended; "
             "join again with a new token.",
+        )
+    if details.endswith("Socket closed") and insecure_wanted():
+        return TuneFleetError(
+            Reason.UNAUTHENTICATED,
+            f"the coordinator at {address} hangs up on plain text",
+            hint=f"Unset {INSECURE_VARIABLE}, and join with a token: `tunefleet login`.",
         )
     # gRPC puts the plain cause, such as "Connection refused", last.
     cause = details.rpartition(": ")[2]
