@@ -169,7 +169,8 @@ class _Bench:
         trial_s = _FIRST_GUESS_S
         results = []
         for index, network in enumerate(networks):
-            if index % 2 == 0:
+            # Where an interrupted run has kept stock's result, its time need not be guessed.
+            if index % 2 == 0 or (self._stock_folder(network) / "run.json").exists():
                 stock = self._stock(network)
                 ours = self._both(network, base, stock.seconds * options.ours_share)
             else:
@@ -195,13 +196,16 @@ class _Bench:
             network,
             self._target,
             options.threads,
-            self._folder / network.name / self._stock_name(),
+            self._stock_folder(network),
             trials_per_task=options.trials_per_task,
             batch=options.batch,
             seed=options.seed,
             prepared=options.stock_prepared,
             quick=self._quick,
         )
+
+    def _stock_folder(self, network: QualityNetwork) -> Path:
+        return self._folder / network.name / self._stock_name()
 
     def _stock_name(self) -> str:
         return "stock-prepared" if self._options.stock_prepared else "stock"
