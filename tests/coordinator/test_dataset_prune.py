@@ -355,11 +355,11 @@ class TestCommand:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_the_shipped_dataset_can_be_cut_down(tmp_path: Path) -> None:
-    out = tmp_path / "tenth"
-    result = pruned(SHIPPED, out, keep=0.15, strategy="combined")
-    corpus, whole = load_corpus(out), load_corpus(SHIPPED)
-    assert len(corpus) == result["kept"]["trials"] == round(0.15 * len(whole))
+def test_a_real_dataset_can_be_cut_down(some_shipped: Path, tmp_path: Path) -> None:
+    out = tmp_path / "third"
+    result = pruned(some_shipped, out, keep=0.3, strategy="combined")
+    corpus, whole = load_corpus(out), load_corpus(some_shipped)
+    assert len(corpus) == result["kept"]["trials"] == round(0.3 * len(whole))
     assert set(corpus.workloads) == set(whole.workloads)
     assert set(corpus.targets) == set(whole.targets)
     numbers = {name: number for number, name in enumerate(whole.trial_ids)}
