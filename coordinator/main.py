@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ from coordinator.state.home import default_home
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.identity.credentials import insecure_wanted
 from tunefleet.model_files import ONNX_FILE
+
+MOST_FILES = 65_536
+"""Open at a time: connections of far more agents than one coordinator can serve."""
 
 DATABASE_VARIABLE = "TUNEFLEET_DATABASE"
 """Environment variable with the database's URL."""
@@ -39,6 +43,7 @@ def main(
         The process's exit code: 0, or that of the error's reason.
     """
     options = _parse(arguments)
+    _allow_connections()
     configure_logging(options.log_level)
     config = ServerConfig(
         options.home,
@@ -65,6 +70,14 @@ def main(
 def _refuse(error: TuneFleetError) -> int:
     sys.stderr.write(f"error: {error.message}\n{error.hint}\n")
     return error.reason.value.exit_code
+
+
+def _allow_connections() -> None:
+    """Raise this process's own limit of open files: each agent is one, and 1024 are usual."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(MOST_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve_until_signal(config: ServerConfig, wire: Callable[[Core], Wiring]) -> None:

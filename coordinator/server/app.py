@@ -189,7 +189,15 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
         server,
     )
     user_service_pb2_grpc.add_CampaignServiceServicer_to_server(
-        CampaignService(core.store, core.blobs, core.bus, core.disk, core.clock), server
+        CampaignService(
+            core.store,
+            core.blobs,
+            core.bus,
+            disk=core.disk,
+            drain=core.drain,
+            clock=core.clock,
+        ),
+        server,
     )
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
         DeviceService(core.store, core.bus, outboxes, core.clock), server

@@ -16,6 +16,7 @@ import structlog
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_creation import create_campaign
 from coordinator.server.disk import DiskGuard
+from coordinator.server.draining import Drain
 from coordinator.server.messages import CampaignView, campaign_message
 from coordinator.state.blobs import BlobStore
 from coordinator.state.records import CampaignPurpose, CampaignRecord, CampaignState
@@ -37,13 +38,16 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
         store: Store,
         blobs: BlobStore,
         bus: Bus,
+        *,
         disk: DiskGuard,
+        drain: Drain,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._bus = bus
         self._disk = disk
+        self._drain = drain
         self._clock = clock
 
     async def CreateCampaign(
@@ -157,6 +161,7 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
             devices=self._store.list_devices(),
             model_version=current.version if current else "",
             now=self._clock(),
+            drained=self._drain.on,
         )
         return campaign_message(view, with_tasks=with_tasks)
 
@@ -171,6 +176,7 @@ class CampaignService(user_service_pb2_grpc.CampaignServiceServicer):
                     devices=devices,
                     model_version=current.version if current else "",
                     now=self._clock(),
+                    drained=self._drain.on,
                 ),
                 with_tasks=False,
             )

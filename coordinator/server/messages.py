@@ -101,6 +101,8 @@ class CampaignView:
     """Every known device."""
     model_version: str = ""
     now: float = field(default=0.0)
+    drained: bool = False
+    """The coordinator gives out no work."""
 
     def of_group(self, group: GroupRecord) -> list[TaskProgress]:
         """Return the tasks of one group."""
@@ -163,17 +165,21 @@ def campaign_message(view: CampaignView, *, with_tasks: bool = True) -> campaign
 
 
 def _waiting_for(view: CampaignView) -> str:
-    """Say why nothing moves where all devices of a campaign rest in quarantine."""
+    """Say why nothing moves where all devices of a campaign are kept from work."""
     if view.campaign.state is not CampaignState.TUNING:
         return ""
+    if view.drained:
+        return "no work is given out: `tunefleet drain --resume` ends that"
     chosen = [
         d
         for d in select(view.campaign.spec.device_selector, view.devices)
         if is_online(d, view.now)
     ]
-    if not chosen or not all(d.is_quarantined(view.now) for d in chosen):
-        return ""
     names = ", ".join(d.name for d in chosen)
+    if chosen and all(d.draining for d in chosen):
+        return f"waiting for {names}, drained: see `tunefleet devices undrain --help`"
+    if not chosen or not all(d.is_quarantined(view.now) or d.draining for d in chosen):
+        return ""
     return f"waiting for {names}, in quarantine: see `tunefleet devices show {chosen[0].name}`"
 
 

@@ -118,11 +118,14 @@ class ThrottlingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
             self._admit(peer, method, request, context)
             asked = self._slowed(request, peer) if streaming else request
             with self._open(peer, method):
+                # What a transfer leaves out is read all the same, to be checked.
+                skipped = getattr(request, "offset", 0)
+                await self._slow_down(peer, min(max(skipped, 0), limits.MAX_BLOB_BYTES))
                 answers: Any = inner(asked, context)
                 async with aclosing(answers):
                     async for answer in answers:
                         yield answer
-                        await self._slow_down(answer, peer)
+                        await self._slow_down(peer, _chunk_bytes(answer))
 
         return call
 
@@ -153,11 +156,10 @@ class ThrottlingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
 
     async def _slowed(self, requests: AsyncIterator[Any], peer: str) -> AsyncIterator[Any]:
         async for request in requests:
-            await self._slow_down(request, peer)
+            await self._slow_down(peer, _chunk_bytes(request))
             yield request
 
-    async def _slow_down(self, message: Any, peer: str) -> None:
-        size = len(getattr(message, "chunk", b""))
+    async def _slow_down(self, peer: str, size: int) -> None:
         wait_s = self._rates.owe((peer, Traffic.BYTES), self._allowed[Traffic.BYTES], size)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
@@ -166,3 +168,7 @@ class ThrottlingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
         if self._complaints.due(who):
             log.warning("peer is throttled", peer=who, method=method, why=why)
         return TuneFleetError(Reason.RATE_LIMITED, why, retry_after_s=wait_s)
+
+
+def _chunk_bytes(message: Any) -> int:
+    return len(getattr(message, "chunk", b""))

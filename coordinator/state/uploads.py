@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,17 @@ KEPT_S = 24 * 3600.0
 """Whoever sends a model names it within seconds; a dataset of a hundred files within an hour."""
 
 
+SOUND_FOR_S = 600.0
+"""Whoever asks again and again must not keep the disk busy: a blob is read to its end once in so
+long, unless its file has changed."""
+
+MOST_REMEMBERED = 10_000
+"""Blobs of which it is remembered that they were sound."""
+
+
+_State = tuple[int, int, int]
+
+
 class Uploads:
     """The markers. Every method may be called from any thread of one process."""
 
@@ -24,6 +36,7 @@ class Uploads:
         self._folder = folder
         self._blobs = blobs
         self._lock = threading.Lock()
+        self._sound: OrderedDict[str, tuple[_State, float]] = OrderedDict()
 
     def note(self, digest: str) -> None:
         """Note that a blob was sent, before it is stored."""
@@ -38,7 +51,24 @@ class Uploads:
             marker = self._folder / digest
             if marker.exists():
                 marker.touch()
-        return self._blobs.is_sound(digest)
+        return self._is_sound(digest)
+
+    def _is_sound(self, digest: str) -> bool:
+        if not self._blobs.has(digest):
+            return False
+        state, now = _state(self._blobs.path(digest)), time.monotonic()
+        with self._lock:
+            known = self._sound.get(digest)
+        if known is not None and known[0] == state and now - known[1] < SOUND_FOR_S:
+            return True
+        if not self._blobs.is_sound(digest):
+            return False
+        with self._lock:
+            self._sound[digest] = state, now
+            self._sound.move_to_end(digest)
+            if len(self._sound) > MOST_REMEMBERED:
+                self._sound.popitem(last=False)
+        return True
 
     def collect(
         self, is_named: Callable[[str], bool], now: float | None = None, kept_s: float = KEPT_S
@@ -70,3 +100,8 @@ class Uploads:
                 self._blobs.remove(marker.name)
             marker.unlink()
             return not named
+
+
+def _state(file: Path) -> _State:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns

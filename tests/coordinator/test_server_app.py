@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -115,6 +116,16 @@ class TestProcess:
             status = Path(f"/proc/{running.process.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         assert int(fields["VmRSS"].split()[0]) / 1024 < IDLE_RSS_LIMIT_MB
+
+    def test_it_allows_for_more_connections_than_shells_do(self, tmp_path: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+        try:
+            with coordinator(tmp_path) as running:
+                allowed, _ = resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert allowed > 1024
 
     def test_it_imports_nothing_heavy(self, tmp_path: Path) -> None:
         script = Path(__file__).with_name("server_idle.py")

@@ -301,6 +301,20 @@ class TestQuarantine:
         assert "waiting for nuc, pi4, in quarantine" in activity
 
 
+class TestDraining:
+    async def test_a_campaign_says_that_its_devices_or_all_are_drained(self, fleet: Server) -> None:
+        fleet.core.store.create_campaign(campaign(), "")
+        request = pb.GetCampaignRequest(campaign_id="c-1")
+        for name in ("nuc", "pi4"):
+            assert (await fleet.campaigns.GetCampaign(request)).campaign.activity == ""
+            await fleet.devices.DrainDevice(pb.DrainDeviceRequest(device=name))
+        activity = (await fleet.campaigns.GetCampaign(request)).campaign.activity
+        assert "waiting for nuc, pi4, drained" in activity
+        await fleet.core.drain.switch(on=True)
+        activity = (await fleet.campaigns.GetCampaign(request)).campaign.activity
+        assert "tunefleet drain --resume" in activity
+
+
 class TestDevicesAndModels:
     async def test_devices_are_listed_by_selector(self, fleet: Server) -> None:
         request = pb.ListDevicesRequest(selector="gpu")

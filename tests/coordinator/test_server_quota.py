@@ -134,6 +134,25 @@ class TestUploads:
         assert uploads.has_sound(DIGEST)
         assert uploads.collect(is_named) == []
 
+    def test_asking_again_and_again_reads_it_once_until_its_file_changes(
+        self, uploads: Uploads, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reads: list[str] = []
+        read = blobs.is_sound
+
+        def counted(digest: str) -> bool:
+            reads.append(digest)
+            return read(digest)
+
+        monkeypatch.setattr(blobs, "is_sound", counted)
+        blobs.put(CONTENT)
+        assert all(uploads.has_sound(DIGEST) for _ in range(3))
+        assert len(reads) == 1
+        path = blobs.path(DIGEST)
+        path.chmod(0o644)
+        path.write_bytes(b"!" + CONTENT[1:])
+        assert not uploads.has_sound(DIGEST)
+
     def test_what_the_coordinator_made_is_never_collected(
         self, uploads: Uploads, blobs: BlobStore
     ) -> None:

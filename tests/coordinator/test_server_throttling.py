@@ -103,6 +103,24 @@ class TestRates:
         stored = await server.blobs.PutBlob(chunks())
         assert stored.total_bytes == len(content)
 
+    async def test_what_a_download_skips_counts_too(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        content = bytes(2**21)
+        server.core.blobs.put(content)
+        owed: list[int] = []
+        owe = Rates.owe
+
+        def noted(rates: Rates, key: object, rate: Rate, cost: float) -> float:
+            owed.append(int(cost))
+            return owe(rates, key, rate, 0)
+
+        monkeypatch.setattr(Rates, "owe", noted)
+        digest = hashlib.sha256(content).hexdigest()
+        request = blob_service_pb2.GetBlobRequest(digest=digest, offset=len(content) - 5)
+        assert [len(answer.chunk) async for answer in server.blobs.GetBlob(request)] == [5]
+        assert owed == [len(content) - 5, 5]
+
 
 class TestStreams:
     async def test_one_too_many_is_refused_until_another_ends(
