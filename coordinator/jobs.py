@@ -19,12 +19,17 @@ from typing import Any
 
 import structlog
 
+from coordinator.confinement import READ
 from tunefleet.errors import Reason, TuneFleetError
 
 log = structlog.get_logger()
 
 Progress = Callable[[float, str], None]
 """Receives the share done (0 to 1) and what is being done."""
+
+JOBS_AT_ONCE = 2
+"""Jobs of one kind that whoever starts them lets run at a time: each may take all memory that it is
+allowed, and many may be asked for at once."""
 
 _LINE_LIMIT_BYTES = 1 << 20
 """Longest line of progress read; a job that writes a longer one is broken."""
@@ -34,6 +39,11 @@ _ATTEMPTS = 3
 
 _KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 """Exit codes of a process that others have ended: what crashes by itself gets other signals."""
+
+_SIGNALS: dict[int, str] = {
+    signal.SIGXCPU: ": it needs more processor time than it may have",
+    signal.SIGABRT: ", as happens where there is not enough memory for it",
+}
 
 _LOG = "job.log"
 """What the job printed on stderr, in its folder."""
@@ -50,6 +60,7 @@ async def run_job(
     timeout_s: float,
     progress: Progress | None = None,
     env: Mapping[str, str] | None = None,
+    blame: Reason = Reason.INTERNAL,
 ) -> dict[str, Any]:
     """Run a job to its end and return its result; one that is killed is begun again.
 
@@ -63,6 +74,8 @@ async def run_job(
         timeout_s: longest time allowed for one attempt.
         progress: told how far the job is.
         env: variables added to the environment.
+        blame: reason of the error where the job crashes or takes too long: MODEL_INVALID or
+            DATASET_INVALID where it reads what others made.
 
     Returns:
         The content of the out file.
@@ -76,7 +89,16 @@ async def run_job(
                 return await _run_once(module, spec, work_dir, progress, env)
         except TimeoutError as e:
             late = f"{module} did not finish within {timeout_s:.0f} s; see {work_dir / _LOG}"
-            raise TuneFleetError(Reason.INTERNAL, late) from e
+            if blame in READ:
+                late = f"reading {READ[blame]} did not end within {timeout_s:.0f} s"
+            raise TuneFleetError(blame, late) from e
+        except _JobCrashedError as e:
+            if blame not in READ:
+                raise
+            log.warning("job crashed of what it read", job=module, why=e.message)
+            raise TuneFleetError(
+                blame, f"{READ[blame]} ended the process that read it with {e.signal}{e.why}"
+            ) from e
         except _JobKilledError as e:
             if attempt == _ATTEMPTS:
                 raise
@@ -86,6 +108,15 @@ async def run_job(
 
 class _JobKilledError(TuneFleetError):
     """Somebody ended the job."""
+
+
+class _JobCrashedError(TuneFleetError):
+    """The job ended itself by a signal."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(Reason.INTERNAL, message)
+        self.signal = signal.Signals(number).name
+        self.why = _SIGNALS.get(number, "")
 
 
 async def _run_once(
@@ -154,6 +185,9 @@ def _result(module: str, code: int, out_path: Path, log_path: Path) -> dict[str,
     if code != 0 or not isinstance(result, dict):
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         tail = log_path.read_text(errors="replace")[-_TAIL_CHARS:].strip()
+        told = f"{module} ended with {how}: {tail or 'no output'}"
+        if code < 0 and code not in _KILLED:
+            raise _JobCrashedError(told, -code)
         kind = _JobKilledError if code in _KILLED else TuneFleetError
-        raise kind(Reason.INTERNAL, f"{module} ended with {how}: {tail or 'no output'}")
+        raise kind(Reason.INTERNAL, told)
     return result

@@ -12,7 +12,7 @@ from typing import Any
 from coordinator.campaigns.planner import tasks_of
 from coordinator.campaigns.readiness import ready_devices
 from coordinator.campaigns.scheduler import default_trials
-from coordinator.jobs import run_job
+from coordinator.jobs import JOBS_AT_ONCE, run_job
 from coordinator.server.bus import Bus
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
@@ -26,7 +26,7 @@ from coordinator.state.records import (
     TaskRecord,
 )
 from coordinator.state.store import Store
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 
 _IMPORT_TIMEOUT_S = 1800.0
 """Large networks take minutes on a slow machine; a job that takes longer is stuck."""
@@ -40,6 +40,7 @@ class Importer:
         self._blobs = blobs
         self._home = home
         self._bus = bus
+        self._turns = asyncio.Semaphore(JOBS_AT_ONCE)
 
     async def import_model(self, campaign: CampaignRecord) -> None:
         """Import a campaign's model and let its tuning begin.
@@ -55,13 +56,15 @@ class Importer:
         work_dir = self._home.run_dir / f"import-{campaign.campaign_id}"
         job, spec = self._job(campaign, targets, work_dir / "out")
         try:
-            result = await run_job(
-                job,
-                spec,
-                work_dir,
-                timeout_s=_IMPORT_TIMEOUT_S,
-                progress=lambda _, text: self._say(campaign.campaign_id, text),
-            )
+            async with self._turns:
+                result = await run_job(
+                    job,
+                    spec,
+                    work_dir,
+                    timeout_s=_IMPORT_TIMEOUT_S,
+                    progress=lambda _, text: self._say(campaign.campaign_id, text),
+                    blame=Reason.INTERNAL if campaign.spec.families else Reason.MODEL_INVALID,
+                )
             await asyncio.to_thread(self._keep, campaign, groups, result)
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import onnx
 
+from coordinator.confinement import DATASET_MEMORY_BYTES
 from coordinator.costmodel.checkpoint import Checkpoint
 from coordinator.costmodel.export import MAX_FILE_BYTES, ExportError, check_parity
 from coordinator.costmodel.feature_sets import STEPS, STORES, of_schema, other_schema, train_anew
 from coordinator.costmodel.model import CostModel, ModelConfig
 from coordinator.costmodel.onnx_model import SCHEMA_KEY, OnnxModel, invalid_model
-from coordinator.dataset.limits import limit
 from coordinator.models.job import Progress, first_line, run_job
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import HARDWARE_FEATURES, MAX_ROWS, PROGRAM_FEATURES_PER_STORE
@@ -47,7 +47,6 @@ def check_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
     Raises:
         TuneFleetError: MODEL_INVALID, with the reason why.
     """
-    limit(_CPU_S)
     onnx_path, checkpoint_path = Path(spec["onnx"]), Path(spec["checkpoint"])
     lock = MachineLock()
     progress(0.1, "checking the ONNX file")
@@ -170,4 +169,11 @@ def _known(size: int | str) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(check_model))
+    sys.exit(
+        run_job(
+            check_model,
+            blame=Reason.MODEL_INVALID,
+            memory_bytes=DATASET_MEMORY_BYTES,
+            cpu_s=_CPU_S,
+        )
+    )

@@ -16,7 +16,7 @@ import structlog
 
 from coordinator.costmodel.base_model import BASE_VERSION, base_folder
 from coordinator.costmodel.stored_rows import save_stored_rows
-from coordinator.jobs import Progress, run_job
+from coordinator.jobs import JOBS_AT_ONCE, Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import ModelVersionRecord
@@ -57,6 +57,7 @@ class ModelRegistry:
         self._home = home
         self._clock = clock
         self._adding = asyncio.Lock()
+        self._turns = asyncio.Semaphore(JOBS_AT_ONCE)
 
     def add_base(self, folder: Path) -> ModelVersionRecord | None:
         """Put the base model in use where there is no version for this release's features.
@@ -220,7 +221,15 @@ class ModelRegistry:
     ) -> dict[str, Any]:
         work_dir = self._home.run_dir / f"model-{secrets.token_hex(4)}"
         try:
-            return await run_job(module, spec, work_dir, timeout_s=timeout_s, progress=progress)
+            async with self._turns:
+                return await run_job(
+                    module,
+                    spec,
+                    work_dir,
+                    timeout_s=timeout_s,
+                    progress=progress,
+                    blame=Reason.MODEL_INVALID,
+                )
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
 

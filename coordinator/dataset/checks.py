@@ -31,6 +31,9 @@ MAX_MODULE_CHARS = 64 * 2**20
 """A workload holds no weights; its module has some 20 KB."""
 
 _MAX_TEXT_CHARS = 64 * 1024
+_MAX_SOURCES = 10_000
+_MAX_WEIGHT = 100_000
+"""Calls of one workload in one network; ten thousand sources of them fit into a column."""
 _LATEST_UNIX_S = 2.0**33
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{16}")
@@ -146,7 +149,9 @@ def known_target(target: str) -> str:
 @lru_cache(maxsize=4096)
 def profile_fingerprint(profile: str) -> str:
     """Return the fingerprint of a profile as JSON. Raises ValueError if it is none."""
-    return DeviceProfile.from_json(profile).fingerprint()
+    read = DeviceProfile.from_json(profile)
+    read.check()
+    return read.fingerprint()
 
 
 def read_sources(value: str) -> dict[str, int]:
@@ -157,8 +162,10 @@ def read_sources(value: str) -> dict[str, int]:
 @lru_cache(maxsize=4096)
 def _read_sources(value: str) -> tuple[tuple[str, int], ...]:
     raw = _json_object(value, "sources")
-    if not all(isinstance(weight, int) for weight in raw.values()):
-        raise ValueError("the sources have a weight that is no whole number")
+    if len(raw) > _MAX_SOURCES or not all(n.isprintable() and len(n) <= 200 for n in raw):
+        raise ValueError("the sources are too many, or one has no printable name")
+    if not all(type(weight) is int and 0 <= weight <= _MAX_WEIGHT for weight in raw.values()):
+        raise ValueError("the sources have a weight that is no number of calls")
     return tuple(raw.items())
 
 
@@ -190,7 +197,7 @@ def _fits(item: Any, annotation: str) -> bool:
     if isinstance(item, (bool, str)):
         return type(item).__name__ in annotation
     if isinstance(item, int):
-        return "int" in annotation or "float" in annotation
+        return abs(item) < 2**63 and ("int" in annotation or "float" in annotation)
     return isinstance(item, float) and math.isfinite(item) and "float" in annotation
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.dataset.stats import Stats
-from coordinator.jobs import Progress, run_job
+from coordinator.jobs import JOBS_AT_ONCE, Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.records import ArtifactRecord, DatasetFormat
@@ -46,6 +46,7 @@ class Exporter:
         self._blobs = blobs
         self._home = home
         self._database_url = database_url
+        self._turns = asyncio.Semaphore(JOBS_AT_ONCE)
 
     def choose(
         self, campaigns: Sequence[str], targets: Sequence[str], devices: Sequence[str]
@@ -95,13 +96,14 @@ class Exporter:
             "device_ids": chosen.device_ids,
         }
         try:
-            result = await run_job(
-                _JOBS[options["format"]],
-                spec,
-                work_dir,
-                timeout_s=_EXPORT_TIMEOUT_S,
-                progress=progress,
-            )
+            async with self._turns:
+                result = await run_job(
+                    _JOBS[options["format"]],
+                    spec,
+                    work_dir,
+                    timeout_s=_EXPORT_TIMEOUT_S,
+                    progress=progress,
+                )
             files = await asyncio.to_thread(self._keep, result["files"])
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coordinator.confinement import DATASET_MEMORY_BYTES
 from coordinator.dataset.intake import Intake
-from coordinator.dataset.limits import limit
 from coordinator.dataset.reading import (
     Parts,
     Refused,
@@ -29,8 +29,12 @@ from coordinator.dataset.schema import DEVICES_FILE, WORKLOADS_FILE, invalid
 from coordinator.models.job import Progress, run_job
 from coordinator.state.blobs import BlobStore
 from coordinator.state.sql import open_store
+from tunefleet.errors import Reason
 from tunefleet.features import stores_digest
 from tunefleet.machine_lock import MachineLock
+
+_CPU_S = 8 * 3600
+"""Twice what the longest import may last."""
 
 
 def import_dataset(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -39,7 +43,6 @@ def import_dataset(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any
     Raises:
         TuneFleetError: DATASET_INVALID, a file cannot be used as a whole.
     """
-    limit()
     parts = _parts(spec["files"])
     tables = [open_trials(path) for path in parts.trials]
     featurize = bool(spec["featurize"])
@@ -102,4 +105,11 @@ def _parts(files: list[Mapping[str, str]]) -> Parts:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(import_dataset))
+    sys.exit(
+        run_job(
+            import_dataset,
+            blame=Reason.DATASET_INVALID,
+            memory_bytes=DATASET_MEMORY_BYTES,
+            cpu_s=_CPU_S,
+        )
+    )

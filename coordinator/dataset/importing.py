@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.jobs import run_job
+from coordinator.jobs import JOBS_AT_ONCE, run_job
 from coordinator.server.bus import Bus
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
@@ -26,7 +26,7 @@ from coordinator.state.records import (
     GroupRecord,
 )
 from coordinator.state.store import Store
-from tunefleet.errors import TuneFleetError
+from tunefleet.errors import Reason, TuneFleetError
 
 log = structlog.get_logger()
 
@@ -60,6 +60,7 @@ class DatasetImporter:
         self._bus = bus
         self._database_url = database_url
         self._clock = clock
+        self._turns = asyncio.Semaphore(JOBS_AT_ONCE)
 
     async def import_dataset(self, campaign: CampaignRecord) -> None:
         """Take a campaign's dataset in; what a restart interrupted is simply done again.
@@ -71,13 +72,17 @@ class DatasetImporter:
         assert source is not None
         work_dir = self._home.run_dir / f"import-{campaign.campaign_id}"
         try:
-            result = await run_job(
-                _JOBS[source.format],
-                self._spec(campaign, source),
-                work_dir,
-                timeout_s=_IMPORT_TIMEOUT_S,
-                progress=lambda share, text: self._say(campaign.campaign_id, f"{share:.0%} {text}"),
-            )
+            async with self._turns:
+                result = await run_job(
+                    _JOBS[source.format],
+                    self._spec(campaign, source),
+                    work_dir,
+                    timeout_s=_IMPORT_TIMEOUT_S,
+                    progress=lambda share, text: self._say(
+                        campaign.campaign_id, f"{share:.0%} {text}"
+                    ),
+                    blame=Reason.DATASET_INVALID,
+                )
         finally:
             await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
         log.info(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from coordinator.confinement import DATASET_MEMORY_BYTES
 from coordinator.dataset.reading import (
     Refused,
     describe,
@@ -24,6 +25,7 @@ from coordinator.dataset.reading import (
 )
 from coordinator.dataset.stats import Stats
 from coordinator.models.job import Progress, run_job
+from tunefleet.errors import Reason
 from tunefleet.machine_lock import MachineLock
 
 
@@ -63,4 +65,6 @@ def dataset_stats(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(dataset_stats))
+    sys.exit(
+        run_job(dataset_stats, blame=Reason.DATASET_INVALID, memory_bytes=DATASET_MEMORY_BYTES)
+    )

@@ -14,7 +14,6 @@ import base64
 import hashlib
 import importlib
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,9 +25,9 @@ import tvm
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
+from coordinator.confinement import DATASET_MEMORY_BYTES
 from coordinator.dataset import checks
 from coordinator.dataset.intake import Intake
-from coordinator.dataset.limits import limit
 from coordinator.dataset.schema import invalid
 from coordinator.models.job import Progress, first_line, run_job
 from coordinator.models.tasks import estimated_flops, workload_name
@@ -36,6 +35,7 @@ from coordinator.state.blobs import BlobStore
 from coordinator.state.records import TaskKey
 from coordinator.state.sql import open_store
 from coordinator.state.trial_records import TrialRecord, WorkloadRecord
+from tunefleet.errors import Reason
 from tunefleet.leases import BASELINE_TRACE
 from tunefleet.machine_lock import MachineLock
 from tunefleet.trials import Trial, Verdict
@@ -46,12 +46,13 @@ RECORDS = "database_tuning_record.json"
 _FAILED_S = 1e9
 """MetaSchedule notes 1e9 or 1e10 seconds for a candidate that could not be measured."""
 
+_LARGEST_S = 1e12
+
 _MAX_LINE_BYTES = 2 * checks.MAX_MODULE_CHARS
 _MAX_WORKLOADS = 100_000
 _BATCH = 64
-_CPU_S = 600
-_CPU_S_PER_RECORD = 1
-"""Applying a trace takes milliseconds."""
+_CPU_S = 8 * 3600
+"""Applying a trace takes milliseconds, of which a million make hours."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,6 @@ def import_database(spec: Mapping[str, Any], progress: Progress) -> dict[str, An
     target = str(spec["target"])
     progress(0.0, "checking the records' targets")
     total = _check_targets(files[RECORDS], target)
-    limit(_CPU_S + _CPU_S_PER_RECORD * total)
     store = open_store(str(spec["database_url"]))
     try:
         intake = Intake(store, str(spec["campaign_id"]), float(spec["now"]))
@@ -160,9 +160,9 @@ def _check_targets(path: Path, target: str) -> int:
 def _stated_target(record: Any) -> str | None:
     try:
         stated = record[1][2]
-    except (IndexError, TypeError, KeyError):
+        return None if stated is None else json.dumps(stated, sort_keys=True)
+    except (LookupError, TypeError, RecursionError):
         return None  # what is wrong with the record is told when it is read
-    return None if stated is None else json.dumps(stated, sort_keys=True)
 
 
 @lru_cache(maxsize=256)
@@ -214,7 +214,7 @@ def _read_record(record: Any, workloads: list[_Workload | str], place: _Place) -
     try:
         index, (trace, seconds, *_) = record
         workload = workloads[index] if index >= 0 else "it names no workload"
-    except (TypeError, ValueError, IndexError) as e:
+    except (TypeError, ValueError, LookupError) as e:
         raise ValueError(f"it is no record of a workload: {e}") from e
     if isinstance(workload, str):
         raise ValueError(workload)  # noqa: TRY004 - one kind of failure
@@ -245,7 +245,9 @@ def _samples(seconds: Any) -> tuple[float, ...]:
     if seconds is None:
         return ()
     if not isinstance(seconds, list) or not all(
-        isinstance(s, (int, float)) and math.isfinite(s) and s > 0 for s in seconds
+        # Compared as they are: a whole number may be too large to become a float.
+        isinstance(s, (int, float)) and 0 < s <= _LARGEST_S
+        for s in seconds
     ):
         raise ValueError("its times are not positive numbers")
     return () if any(s >= _FAILED_S for s in seconds) else tuple(float(s) for s in seconds)
@@ -253,7 +255,10 @@ def _samples(seconds: Any) -> tuple[float, ...]:
 
 def _apply(module: Any, trace: Any) -> tuple[str, str]:
     """Return the scheduled program's name and the trace as JSON."""
-    text = checks.check_trace(json.dumps(trace))
+    try:
+        text = checks.check_trace(json.dumps(trace))
+    except RecursionError as e:
+        raise ValueError("its trace is nested too deeply") from e
     if '"Tensorize"' in text:
         # Such traces name intrinsics, which importing this registers; it takes half a minute.
         importlib.import_module("tvm.s_tir.tensor_intrin")
@@ -268,4 +273,11 @@ def _apply(module: Any, trace: Any) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(import_database))
+    sys.exit(
+        run_job(
+            import_database,
+            blame=Reason.DATASET_INVALID,
+            memory_bytes=DATASET_MEMORY_BYTES,
+            cpu_s=_CPU_S,
+        )
+    )

@@ -24,10 +24,14 @@ from typing import Any
 
 import numpy as np
 
+from coordinator.confinement import MODEL_MEMORY_BYTES
 from coordinator.models.job import Progress, first_line, run_job
 from coordinator.models.network import Network, Shapes, Tensor, random_inputs
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.machine_lock import MachineLock
+
+_CPU_S = 4 * 3600
+"""On several cores, of half an hour that it may last."""
 
 
 def import_model(spec: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -183,4 +187,11 @@ def _described(name: str, value: Tensor) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_job(import_model))
+    sys.exit(
+        run_job(
+            import_model,
+            blame=Reason.MODEL_INVALID,
+            memory_bytes=MODEL_MEMORY_BYTES,
+            cpu_s=_CPU_S,
+        )
+    )

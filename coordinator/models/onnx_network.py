@@ -32,7 +32,7 @@ def load_onnx(path: Path, name: str, shapes: Shapes, out_dir: Path) -> Network:
     Raises:
         TuneFleetError: MODEL_INVALID, MODEL_UNSUPPORTED, SHAPE_REQUIRED or INVALID_ARGUMENT.
     """
-    model = _read(path, name)
+    model = read_onnx(path, name)
     inputs = fix_inputs(model, shapes)
     fixed = path
     if shapes:
@@ -48,7 +48,7 @@ def load_onnx(path: Path, name: str, shapes: Shapes, out_dir: Path) -> Network:
     )
 
 
-def _read(path: Path, name: str) -> onnx.ModelProto:
+def read_onnx(path: Path, name: str) -> onnx.ModelProto:
     """Read and validate an ONNX file, without following references to other files.
 
     Raises:

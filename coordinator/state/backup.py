@@ -135,7 +135,7 @@ def _check_backup(place: Path) -> None:
     try:
         about = json.loads((place / ABOUT_FILE).read_text())
         complete = about["format"] == _FORMAT and about["complete"] is True
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         complete = False
     if not complete or not (place / DATABASE_FILE).is_file():
         raise TuneFleetError(

@@ -91,6 +91,9 @@ class DeviceProfile:
         Raises:
             ValueError: one is not.
         """
+        # A file's JSON may hold anything.
+        if not isinstance(self.versions, Mapping) or not isinstance(self.isa_features, tuple):
+            raise ValueError("the profile's flags or versions are none")  # noqa: TRY004
         for texts in (self.isa_features, self.versions.keys(), self.versions.values()):
             if len(texts) > _MAX_TEXTS:
                 raise ValueError(f"the profile has {len(texts)} flags or versions")

@@ -38,7 +38,6 @@ def test_its_files_are_what_its_description_says() -> None:
 
 
 def test_it_passes_what_others_models_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_job, "limit", lambda _cpu_s: None)
     monkeypatch.setenv("TUNEFLEET_LOCK_DIR", str(tmp_path / "lock"))
     paths = {"onnx": ONNX_FILE, "checkpoint": CHECKPOINT_FILE}
     spec = {key: str(base_folder() / name) for key, name in paths.items()}

@@ -28,8 +28,6 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # The job bounds its own process, which here is the tests'.
-    monkeypatch.setattr(check_job, "limit", lambda _cpu_s: None)
     monkeypatch.setenv("TUNEFLEET_LOCK_DIR", str(tmp_path / "lock"))
     return Path(shutil.copytree(original, tmp_path / "sent"))
 
