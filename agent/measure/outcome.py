@@ -68,7 +68,8 @@ def better(best_s: float | None, outcome: MeasureOutcome) -> float | None:
 
 def shorten_error(text: str) -> str:
     """Bound an error's length, keeping its beginning and its end, where TVM says what is wrong."""
-    text = text.strip()
+    # A compiler may say anything, but a database takes no NUL.
+    text = text.replace("\0", "").strip()
     if len(text) <= ERROR_LIMIT_CHARS:
         return text
     half = ERROR_LIMIT_CHARS // 2 - 5

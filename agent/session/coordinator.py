@@ -12,6 +12,7 @@ import grpc.aio
 import structlog
 
 import tunefleet
+from agent.measure.outcome import shorten_error
 from agent.outbox import Fill
 from agent.session.pace import Backoff, Pace
 from agent.session.rpc import Unavailable, failure
@@ -237,7 +238,7 @@ class Coordinator:
             lease_id=lease_id,
             fencing_token=fencing_token,
             outcome=result.outcome,
-            error=result.error,
+            error=shorten_error(result.error),
             space_exhausted=result.space_exhausted,
             benchmark=[benchmark_result_to_proto(each) for each in result.benchmark],
             phase_seconds=dict(result.phase_seconds),

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.json_format import Error as JsonError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
@@ -24,6 +25,8 @@ from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
 
 _MAX_DETAIL_CHARS = 500
+_MAX_DETAILED_BYTES = 64 * 1024
+"""Writing larger ones, of which so little is kept, would keep others waiting."""
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 log = structlog.get_logger()
@@ -166,7 +169,12 @@ def _detail(request: Any) -> str:
     """Write what a request asks for, for people who read the log."""
     if not isinstance(request, Message):
         return ""
-    text = json.dumps(MessageToDict(request), ensure_ascii=True)
+    if request.ByteSize() > _MAX_DETAILED_BYTES:
+        return f"a request of {request.ByteSize()} bytes"
+    try:
+        text = json.dumps(MessageToDict(request), ensure_ascii=True)
+    except (ValueError, JsonError) as e:  # a time that is none, in what was refused
+        text = f"a request that cannot be written: {e}"
     return text if len(text) <= _MAX_DETAIL_CHARS else text[: _MAX_DETAIL_CHARS - 1] + "…"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.trials import MAX_TRACE_CHARS
@@ -53,8 +55,12 @@ def check_fields(message: Message) -> None:
     """Check how long the texts and lists of a message are, those of its parts included.
 
     Raises:
-        ValueError: one is too long, or a text holds NUL, which PostgreSQL cannot store.
+        ValueError: one is too long, a text holds NUL, which PostgreSQL cannot store, or a time is
+            none.
     """
+    if isinstance(message, (Duration, Timestamp)):
+        message.ToJsonString()  # it is the one that checks
+        return
     for field, value in message.ListFields():
         name = field.full_name
         if name in _CHECKED_ONE_BY_ONE:

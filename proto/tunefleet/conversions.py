@@ -23,6 +23,9 @@ from tunefleet.v1 import device_pb2, trial_pb2
 _VERDICTS = {v: trial_pb2.Verdict.Value(f"VERDICT_{v.name}") for v in Verdict}
 _VERDICTS_BACK = {number: verdict for verdict, number in _VERDICTS.items()}
 
+_LONGEST_DURATION_S = 315_576_000_000
+"""Protobuf's own bound."""
+
 
 def duration(seconds: float) -> Duration:
     """Make a Duration of seconds."""
@@ -33,6 +36,8 @@ def duration(seconds: float) -> Duration:
 
 def seconds(message: Duration) -> float:
     """Return a Duration in seconds. Raises ValueError beyond ten thousand years."""
+    if abs(message.seconds) > _LONGEST_DURATION_S:
+        raise ValueError(f"Duration is not valid: {message.seconds} s")
     return message.ToNanoseconds() / 1e9
 
 

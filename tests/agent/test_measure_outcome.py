@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.measure.outcome import MeasureOutcome, better
+from agent.measure.outcome import ERROR_LIMIT_CHARS, MeasureOutcome, better, shorten_error
 from tunefleet.trials import Conditions, Verdict
 
 
@@ -37,3 +37,8 @@ def test_an_outcome_crosses_the_channel_unchanged() -> None:
         conditions=Conditions(canary_s=1e-4, throttled=True, attempts=4, waited_share=0.0),
     )
     assert MeasureOutcome.from_message(outcome.to_message()) == outcome
+
+
+def test_an_error_is_made_short_and_storable() -> None:
+    assert shorten_error(" a\0b ") == "ab"
+    assert len(shorten_error("x" * 100_000)) <= ERROR_LIMIT_CHARS
