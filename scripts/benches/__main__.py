@@ -12,7 +12,7 @@ import time
 from scripts.benches.harness import machine
 from tunefleet.identity.credentials import INSECURE_VARIABLE
 
-NAMES = ("chaos", "costmodel", "fleet", "footprint", "measure", "time-to-quality")
+NAMES = ("chaos", "costmodel", "fleet", "footprint", "fuzz", "measure", "time-to-quality")
 
 
 def main() -> None:
