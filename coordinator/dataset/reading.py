@@ -93,7 +93,7 @@ class Table:
                 thrift_container_size_limit=_THRIFT_LIMIT,
             )
             schema = self._file.schema_arrow
-        except (pa.ArrowException, OSError) as e:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as e:
             raise invalid(
                 f"{path.name} is not a whole Parquet file ({_first_line(e)}); copy it again"
             ) from e

@@ -97,6 +97,8 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # Acknowledged must mean durable: NORMAL would lose the last commits with the power.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    # A restored database is somebody's file: what its schema calls must not be able to do anything.
+    cursor.execute("PRAGMA trusted_schema = OFF")
     cursor.close()
 
 

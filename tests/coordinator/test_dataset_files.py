@@ -279,6 +279,13 @@ class TestBadFiles:
         path.write_bytes(content)
         assert "damaged" in refusal_of(path)
 
+    def test_a_column_whose_name_is_no_text_is_refused(self, tmp_path: Path) -> None:
+        path = written(tmp_path, record(1))
+        path.write_bytes(path.read_bytes().replace(b"trial_id", b"trial_\xff\xfe"))
+        with pytest.raises(TuneFleetError) as raised:
+            open_trials(path)
+        assert raised.value.reason is Reason.DATASET_INVALID
+
     def test_a_missing_column_and_a_wrong_type_are_named(self, tmp_path: Path) -> None:
         path = written(tmp_path, record(1))
         table = pq.read_table(path)
