@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 
@@ -36,10 +35,12 @@ def median_interval(
     ordered = sorted(samples)
     count = len(ordered)
     rank = 1
-    outside = 2.0 ** (1 - count)
+    # In whole numbers: of a thousand samples, they are beyond what a float can hold.
+    ways = outside = 1
     while rank < (count + 1) // 2:
-        outside += math.comb(count, rank) * 2.0 ** (1 - count)
-        if 1 - outside < confidence:
+        ways = ways * (count - rank + 1) // rank
+        outside += ways
+        if 1 - outside / 2 ** (count - 1) < confidence:
             break
         rank += 1
     return ordered[rank - 1], ordered[count - rank]

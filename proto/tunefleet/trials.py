@@ -13,7 +13,7 @@ from tunefleet.intervals import median_interval, relative_half_width
 MAX_TRACE_CHARS = 4 * 2**20
 """A hundred times the longest trace that MetaSchedule makes of one operator."""
 
-MAX_SAMPLES = 10_000
+MAX_SAMPLES = 1_000
 """Samples of one trial; some dozens are taken."""
 
 LONGEST_S = 1e7

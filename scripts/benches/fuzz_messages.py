@@ -215,7 +215,7 @@ def _mutate_repeated(message: Message, field: FieldDescriptor, rng: random.Rando
     if field.message_type is None:
         odd = _odd(field, rng)
         small = not isinstance(odd, (str, bytes)) or len(odd) < 64
-        values.extend([odd] * (rng.choice((1, 1, 2, 600, 20_000)) if small else 1))
+        values.extend([odd] * (rng.choice((1, 1, 2, 600, 5_000, 20_000)) if small else 1))
     elif values and rng.random() < 0.5:
         copies = rng.choice((1, 1, 600)) if values[0].ByteSize() < 1000 else 1
         values.extend([values[0]] * copies)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,6 +202,8 @@ def _backup(folder: Path) -> list[bytes]:
     from coordinator.state.backup import back_up
     from coordinator.state.home import Home
 
+    for leftover in ("home", "backup"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
     home = Home(folder / "home")
     prepare(home)
     back_up(home, folder / "backup", lambda *_: None, now=0.0)
@@ -208,8 +211,6 @@ def _backup(folder: Path) -> list[bytes]:
 
 
 def _restore(path: Path) -> None:
-    import shutil
-
     from coordinator.state.backup import restore
     from coordinator.state.home import Home
 

@@ -40,3 +40,10 @@ def test_it_encloses_the_median_as_often_as_it_says() -> None:
 
 def test_width_is_relative_to_the_median() -> None:
     assert relative_half_width([0.9, 1.0, 1.1]) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("count", [1_031, 10_000])
+def test_there_may_be_more_samples_than_a_float_can_count_the_orders_of(count: int) -> None:
+    low, high = median_interval([float(n) for n in range(count)])
+    assert low < count / 2 < high
+    assert high - low < 2 * count**0.5
