@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
@@ -40,9 +42,7 @@ def load_onnx(path: Path, name: str, shapes: Shapes, out_dir: Path) -> Network:
         onnx.save(model, fixed)
     operators = len(model.graph.node)
     output_names = tuple(value.name for value in model.graph.output)
-    model = convert_old_opset(model)
-    simplify(model.graph)
-    module = to_relax(model)
+    module = to_relax(prepare_graph(model, name))
     return Network(
         module, inputs, output_names, operators, fixed, lambda values: run_onnx(fixed, values)
     )
@@ -62,12 +62,45 @@ def read_onnx(path: Path, name: str) -> onnx.ModelProto:
         raise _invalid(f"{name} is neither an ONNX file nor a torch.export program") from e
     if not model.graph.node or not model.opset_import:
         raise _invalid(f"{name} is neither an ONNX file nor a torch.export program")
-    tensors = list(model.graph.initializer)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+    nodes = [node for function in model.functions for node in function.node]
+    tensors = (*_tensors_of_graph(model.graph), *_tensors_of_nodes(nodes))
+    if any(t.data_location == onnx.TensorProto.EXTERNAL or t.external_data for t in tensors):
         raise _invalid(f"{name} keeps weights in other files; save it as one file")
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as e:
+        raise _invalid(f"{name} is not a valid ONNX model: {first_line(e)}") from e
+    return model
+
+
+def _tensors_of_graph(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _tensors_of_nodes(graph.node)
+
+
+def _tensors_of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in attribute.graphs:
+            yield from _tensors_of_graph(graph)
+        if attribute.HasField("g"):
+            yield from _tensors_of_graph(attribute.g)
+
+
+def prepare_graph(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Bring a model to a form that TVM imports well; it may be changed in place.
+
+    Raises:
+        TuneFleetError: MODEL_INVALID, weights are not what they say.
+    """
+    model = convert_old_opset(model)
+    try:
+        simplify(model.graph)
+    except (ValueError, TypeError, LookupError) as e:
         raise _invalid(f"{name} is not a valid ONNX model: {first_line(e)}") from e
     return model
 
@@ -92,7 +125,11 @@ def fix_inputs(model: onnx.ModelProto, shapes: Shapes) -> tuple[InputSpec, ...]:
         del tensor.shape.dim[:]
         for size in fixed[value.name]:
             tensor.shape.dim.add(dim_value=size)
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        try:
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name).name
+        except (KeyError, TypeError) as e:
+            message = f"the input {value.name!r:.80} has elements of a type that NumPy has not"
+            raise TuneFleetError(Reason.MODEL_UNSUPPORTED, message) from e
         specs.append(InputSpec(value.name, fixed[value.name], dtype))
     return tuple(specs)
 

@@ -244,12 +244,11 @@ def _onnx(_: Path) -> list[bytes]:
 
 
 def _read_onnx(path: Path) -> None:
-    from coordinator.models.onnx_graph import convert_old_opset, simplify
-    from coordinator.models.onnx_network import fix_inputs, read_onnx
+    from coordinator.models.onnx_network import fix_inputs, prepare_graph, read_onnx
 
     model = read_onnx(path, path.name)
     fix_inputs(model, {})
-    simplify(convert_old_opset(model).graph)
+    prepare_graph(model, path.name)
 
 
 def _check_graph(path: Path) -> None:

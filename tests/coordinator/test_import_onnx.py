@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from model_files import AVX2, SSE, import_model, write_conv_net, write_onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,29 @@ def test_weights_in_other_files_are_never_read(tmp_path: Path) -> None:
     code, result = import_model(tmp_path / "external.onnx", tmp_path)
     assert (code, result["error"]["reason"]) == (1, "MODEL_INVALID")
     assert "other files" in result["error"]["message"]
+
+
+def test_constants_in_other_files_are_never_read(tmp_path: Path) -> None:
+    constant = helper.make_node(
+        "Constant", [], ["c"], value=numpy_helper.from_array(np.ones(1, np.float32))
+    )
+    tensor = constant.attribute[0].t
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    nodes = [constant, helper.make_node("Add", ["x", "c"], ["y"])]
+    code, result = import_model(write_onnx(tmp_path / "n.onnx", nodes, {}, [1], [1]), tmp_path)
+    assert (code, result["error"]["reason"]) == (1, "MODEL_INVALID")
+    assert "other files" in result["error"]["message"]
+
+
+def test_an_input_of_a_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    model = onnx.load(write_onnx(tmp_path / "n.onnx", nodes, {}, [1], [1]))
+    model.graph.input[0].type.tensor_type.elem_type = 65
+    onnx.save(model, tmp_path / "n.onnx")
+    code, result = import_model(tmp_path / "n.onnx", tmp_path)
+    assert (code, result["error"]["reason"]) in {(1, "MODEL_INVALID"), (1, "MODEL_UNSUPPORTED")}
 
 
 def test_an_unknown_operator_is_named_with_its_node(tmp_path: Path) -> None:
