@@ -85,6 +85,23 @@ def test_a_member_with_another_clock_lives_in_another_time(tmp_path: Path, offse
     assert monotonic_s == pytest.approx(time.monotonic(), abs=PATIENCE_S)
 
 
+DEADLINE = """
+import time
+from grpc.aio._utils import _timeout_to_deadline
+print(_timeout_to_deadline(0.0), time.time())
+"""
+
+
+def test_deadlines_of_calls_are_on_the_clock_that_grpc_itself_reads(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-c", DEADLINE]
+    member = Member("late", command, log, {}, clock_offset_s=-TWO_DAYS_S)
+    member.start()
+    eventually(member.ended)
+    deadline_s, now_s = map(float, log.read_text().split())
+    assert deadline_s - now_s == pytest.approx(TWO_DAYS_S, abs=PATIENCE_S)
+
+
 LEAVER = """
 import subprocess
 print(subprocess.Popen(["sleep", "600"], start_new_session=True).pid, flush=True)
