@@ -8,6 +8,7 @@ than many small ones.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
@@ -19,6 +20,10 @@ import structlog
 
 DEFAULT_LIMIT_BYTES = 512 * 2**20
 """About 10,000 trials of the largest programs: days of measuring without a coordinator."""
+
+LEAST_FREE_BYTES = 32 * 2**20
+"""Free space on the disk below which no work is taken: enough for a round under way, its blobs and
+the workers' logs."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS trial (
@@ -72,6 +77,7 @@ class Outbox:
     """
 
     def __init__(self, path: Path, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.free_bytes = _free_bytes
         self._path = path
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
@@ -131,8 +137,13 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether the limit is reached, so that no more should be measured."""
-        return self._run(_used_bytes) >= self._limit_bytes
+        """Whether the limit is reached, or the disk short, so that no more should be measured."""
+        return self._run(_used_bytes) >= self._limit_bytes or self.disk_is_short
+
+    @property
+    def disk_is_short(self) -> bool:
+        """Whether there is too little room on the disk for more work."""
+        return self.free_bytes(self._path.parent) < LEAST_FREE_BYTES
 
     def close(self) -> None:
         """Close the file. Nothing may be called afterwards."""
@@ -175,6 +186,10 @@ class Outbox:
                 part.rename(aside.with_name(aside.name + suffix))
         _log.warning("outbox is damaged, beginning a new one", error=str(error), aside=str(aside))
         return self._open()
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def _check(connection: sqlite3.Connection) -> None:

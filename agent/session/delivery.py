@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 
@@ -18,6 +19,9 @@ from tunefleet.errors import TuneFleetError
 from tunefleet.leases import Lease
 from tunefleet.trials import Trial
 from tunefleet.v1 import trial_pb2
+
+_LOOK_AGAIN_S = 2.0
+"""How often a disk that was full is looked at."""
 
 MAX_BATCH_TRIALS = 64
 MAX_BATCH_BYTES = 2**20
@@ -64,13 +68,17 @@ class Delivery:
             await self._discarded.wait_for(lambda: self._outbox.pending(lease_id) == 0)
 
     async def room(self) -> None:
-        """Wait until the outbox is not full."""
+        """Wait until neither the outbox nor its disk is full."""
         if not self._outbox.full:
             return
-        _log.warning("outbox is full, taking no work", trials=self._outbox.pending())
-        async with self._discarded:
-            await self._discarded.wait_for(lambda: not self._outbox.full)
-        _log.info("outbox has room again")
+        what = "disk" if self._outbox.disk_is_short else "outbox"
+        _log.warning("no room, taking no work", full=what, trials=self._outbox.pending())
+        while self._outbox.full:
+            # Others fill the disk and make room on it, and tell nobody.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_S), self._discarded:
+                    await self._discarded.wait()
+        _log.info("there is room again")
 
     async def run(self) -> None:
         """Send for ever. A TuneFleetError is one that no retry cures."""

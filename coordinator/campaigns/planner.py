@@ -142,7 +142,8 @@ class LeasePlanner:
                 key = TaskKey(lease.workload, lease.target, lease.fingerprint)
                 self._store.mark_exhausted(lease.campaign_id, key)
             return
-        self._store.note_canary(lease.lease_id, now)
+        if not self._store.note_canary(lease.lease_id, now):
+            return  # nothing new to judge by: the call may have been repeated
         device = self._store.get_device(lease.device_id)
         key = TaskKey(lease.workload, lease.target, lease.fingerprint)
         readings = self._store.canary_readings(lease.device_id, key, READINGS_USED)

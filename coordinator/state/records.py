@@ -298,7 +298,8 @@ class TaskProgress:
     best_s: float | None = None
     best_candidate: str = ""
     rounds: int = 0
-    """Rounds of this campaign that ended, whatever their outcome."""
+    """Rounds of this campaign that ended, whatever their outcome. Those that were lost or given
+    back without a trial count only by the ten."""
     best_by_round_s: tuple[float, ...] = ()
     """Best latency known after each of this campaign's rounds, oldest first; rounds that ended
     before any latency was known are left out."""

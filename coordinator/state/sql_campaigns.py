@@ -32,6 +32,13 @@ _LONGEST_REFERENCE = 200
 ROUND_PHASES = ("fetch", "search", "measure")
 """Phases of a round that follow one another; what else is reported is a part of one of them."""
 
+_ABANDONED = frozenset({LeaseState.RETURNED, LeaseState.EXPIRED, LeaseState.CANCELLED})
+
+ABANDONED_A_ROUND = 10
+"""Rounds that were lost or given back without a trial and count as one. As a rule that is trouble
+of an agent, such as a full disk, and says nothing of the task; but a task that is at the bottom of
+it must be let go some time."""
+
 
 class SqlCampaigns(Store):
     """The part of the store that knows campaigns and tasks."""
@@ -227,13 +234,27 @@ class _Rounds:
     """What a task's ended rounds left, one after the other."""
 
     ended: int = 0
+    abandoned: int = 0
     trials: int = 0
     best_s: list[float] = field(default_factory=list)
     trials_then: list[int] = field(default_factory=list)
     trial_s: list[float] = field(default_factory=list)
     final_s: float | None = None
 
-    def add(self, best_s: float | None, trials: int, phase_seconds: Mapping[str, float]) -> None:
+    @property
+    def counted(self) -> int:
+        return self.ended + self.abandoned // ABANDONED_A_ROUND
+
+    def add(
+        self,
+        state: LeaseState,
+        best_s: float | None,
+        trials: int,
+        phase_seconds: Mapping[str, float],
+    ) -> None:
+        if state in _ABANDONED and not trials:
+            self.abandoned += 1
+            return
         self.ended += 1
         self.trials += trials
         if best_s is not None:
@@ -251,6 +272,7 @@ def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Ro
             leases.c.target,
             leases.c.fingerprint,
             leases.c.kind,
+            leases.c.state,
             leases.c.best_s,
             leases.c.trials,
             leases.c.phase_seconds,
@@ -268,7 +290,7 @@ def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Ro
         made = rounds.setdefault(key, _Rounds())
         made.final_s = row.best_s
         if row.kind == LeaseKind.ROUND:
-            made.add(row.best_s, row.trials, row.phase_seconds)
+            made.add(row.state, row.best_s, row.trials, row.phase_seconds)
     return rounds
 
 
@@ -290,7 +312,7 @@ def _task_progress(row: RowMapping, rounds: Mapping[TaskKey, _Rounds]) -> TaskPr
         baseline_s=row["baseline_s"],
         best_s=row["best_s"],
         best_candidate=row["best_candidate"],
-        rounds=made.ended,
+        rounds=made.counted,
         best_by_round_s=tuple(made.best_s),
         trials_by_round=tuple(made.trials_then),
         final_s=made.final_s,

@@ -14,6 +14,7 @@ from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
 from coordinator.state.rows import device_record, device_values
 from coordinator.state.store import Store
 from coordinator.state.tables import canary_readings, device_profiles, devices, leases, trials
+from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.trials import Verdict
 
@@ -27,6 +28,8 @@ class SqlDevices(Store):
         values = device_values(device)
         try:
             with self._db.write() as connection:
+                if not device.ready:
+                    values |= _measured_before(connection, device)
                 known = connection.execute(
                     update(devices).where(devices.c.device_id == device.device_id).values(values)
                 )
@@ -80,7 +83,7 @@ class SqlDevices(Store):
         if changed.rowcount == 0:
             raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"no device has the id {device_id!r}")
 
-    def note_canary(self, lease_id: str, now: float) -> None:
+    def note_canary(self, lease_id: str, now: float) -> bool:
         with self._db.write() as connection:
             lease = connection.execute(
                 select(leases.c.device_id, leases.c.fingerprint, leases.c.target).where(
@@ -89,7 +92,7 @@ class SqlDevices(Store):
             ).first()
             noted = select(canary_readings.c.seq).where(canary_readings.c.lease_id == lease_id)
             if lease is None or connection.execute(noted).first() is not None:
-                return
+                return False
             conditions = connection.execute(
                 select(trials.c.conditions).where(
                     trials.c.lease_id == lease_id,
@@ -97,15 +100,17 @@ class SqlDevices(Store):
                 )
             ).scalars()
             found = [c["canary_s"] for c in conditions if c.get("canary_s")]
-            if found:
-                connection.execute(
-                    insert(canary_readings).values(
-                        **lease._mapping,
-                        lease_id=lease_id,
-                        taken_at=now,
-                        canary_s=statistics.median(found),
-                    )
+            if not found:
+                return False
+            connection.execute(
+                insert(canary_readings).values(
+                    **lease._mapping,
+                    lease_id=lease_id,
+                    taken_at=now,
+                    canary_s=statistics.median(found),
                 )
+            )
+            return True
 
     def canary_readings(self, device_id: str, key: TaskKey, limit: int) -> list[float]:
         query = (
@@ -126,6 +131,19 @@ class SqlDevices(Store):
             connection.execute(
                 delete(canary_readings).where(canary_readings.c.device_id == device_id)
             )
+
+
+def _measured_before(connection: Connection, device: DeviceRecord) -> dict[str, Any]:
+    """Return the profile and target of a device that was ready, where its hardware is the same."""
+    row = connection.execute(
+        select(devices.c.profile, devices.c.target).where(
+            devices.c.device_id == device.device_id,
+            devices.c.fingerprint == device.fingerprint,
+        )
+    ).first()
+    if row is None or DeviceProfile.from_json(row.profile).measured is None:
+        return {}
+    return dict(row._mapping)
 
 
 def _put_profile(connection: Connection, device: DeviceRecord, values: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from in_memory_coordinator import InMemoryCoordinator
 from processes import eventually
 from session_rig import DONE, Rig, make_lease, open_rig
 
+from agent.outbox import LEAST_FREE_BYTES
+from agent.session import delivery
 from agent.session.coordinator import WorkResult
 from tunefleet.leases import Lease
 from tunefleet.v1 import lease_pb2
@@ -278,6 +280,19 @@ async def test_no_work_is_taken_while_the_outbox_is_full(
         assert server.acquisitions == 0
         rig.start(rig.delivery.run())
         await eventually(lambda: bool(server.completions))
+
+
+async def test_no_work_is_taken_while_the_disk_is_full(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "_LOOK_AGAIN_S", 0.01)
+    rig.outbox.free_bytes = lambda _: LEAST_FREE_BYTES - 1
+    rig.server.grant(make_lease())
+    rig.start_all()
+    await eventually(lambda: len(rig.server.heartbeats) >= 3)
+    assert rig.server.acquisitions == 0
+    rig.outbox.free_bytes = lambda _: LEAST_FREE_BYTES
+    await eventually(lambda: bool(rig.server.completions))
 
 
 async def test_the_agent_listens_again_after_the_stream_ended(rig: Rig) -> None:

@@ -164,8 +164,8 @@ class TestLeasing:
         assert seconds(answer.retry_after) > 0
 
     async def test_a_device_that_has_not_measured_itself_gets_no_work(self, tuning: Server) -> None:
-        await tuning.agents.RegisterAgent(registration(profile=UNMEASURED))
-        assert not (await acquire(tuning)).HasField("lease")
+        await tuning.agents.RegisterAgent(registration("new", profile=UNMEASURED))
+        assert not (await acquire(tuning, "id-new")).HasField("lease")
 
     async def test_an_agent_that_is_not_registered_is_told_so(self, tuning: Server) -> None:
         heartbeat = tuning.agents.SendHeartbeat(pb.SendHeartbeatRequest(device_id="stranger"))

@@ -12,6 +12,7 @@ from store_samples import (
     NOW,
     OTHER_KEY,
     TARGET,
+    UNMEASURED,
     campaign,
     device,
     lease,
@@ -43,6 +44,20 @@ class TestDevices:
         busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(1)], NOW)
         busy_store.put_device(device(agent_version="0.2.0"))
         assert busy_store.get_device("pi4") == device(agent_version="0.2.0", trials=1)
+
+    def test_who_announces_itself_before_it_has_measured_stays_what_it_was(
+        self, store: Store
+    ) -> None:
+        store.put_device(device())
+        # Sent before, come late; or sent by an agent that starts again.
+        store.put_device(device(profile=UNMEASURED, target="{}", agent_version="0.2.0"))
+        assert store.get_device("pi4") == device(agent_version="0.2.0")
+
+    def test_other_hardware_is_not_ready_before_it_has_measured_itself(self, store: Store) -> None:
+        store.put_device(device())
+        other = device(profile=replace(UNMEASURED, logical_cores=64))
+        store.put_device(other)
+        assert store.get_device("pi4") == other
 
     def test_two_devices_cannot_share_a_name(self, store: Store) -> None:
         store.put_device(device())
@@ -265,6 +280,26 @@ class TestTasks:
         busy_store.end_lease("l-1", 1, LeaseState.FAILED, "no candidate could be built")
         progress = busy_store.task_progress("c-1")[0]
         assert (progress.rounds, progress.best_by_round_s) == (1, ())
+
+    def test_rounds_that_agents_lose_or_give_back_count_by_the_ten(self, busy_store: Store) -> None:
+        def lose(token: int) -> None:
+            if token > 1:
+                busy_store.grant_lease(lease(f"l-{token}", token))
+            if token % 2:
+                busy_store.end_lease(f"l-{token}", token, LeaseState.RETURNED, "disk full")
+            else:
+                busy_store.expire_leases(NOW + 3600)
+
+        for token in range(1, 10):
+            lose(token)
+        assert busy_store.task_progress("c-1")[0].rounds == 0
+        lose(10)
+        assert busy_store.task_progress("c-1")[0].rounds == 1
+
+    def test_a_round_that_is_given_back_with_trials_counts(self, busy_store: Store) -> None:
+        busy_store.ingest_trials("id-pi4", "l-1", 1, [trial(5)], NOW)
+        busy_store.end_lease("l-1", 1, LeaseState.RETURNED)
+        assert busy_store.task_progress("c-1")[0].rounds == 1
 
     def test_the_record_sets_of_two_targets_never_mix(self, busy_store: Store) -> None:
         other = TaskKey(KEY.workload, '{"kind":"llvm","mcpu":"haswell"}', KEY.fingerprint)

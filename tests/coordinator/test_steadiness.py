@@ -119,6 +119,7 @@ async def test_a_device_that_strays_rests_and_is_tried_again(store: Store) -> No
     assert found.is_quarantined(rounds.now)
     assert found.quarantine is not None
     assert "its reference kernel took 4 ms" in found.quarantine.reason
+    assert found.quarantine.strikes == 1, "what an agent repeats is judged once"
 
     rounds.now = found.quarantine.until_unix_s
     assert await rounds.do(0.004)

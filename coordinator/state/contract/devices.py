@@ -14,7 +14,9 @@ class DeviceStore(ABC):
     def put_device(self, device: DeviceRecord) -> None:
         """Add a device or replace what is known of it.
 
-        Its count of trials, its quarantine and whether it is drained are kept.
+        Its count of trials, its quarantine and whether it is drained are kept. A device that is not
+        ready, but was on the same hardware, also keeps its profile and target of then: an agent
+        announces itself before it has measured anything, and that may arrive late.
 
         Raises:
             TuneFleetError: INVALID_ARGUMENT if another device has the same name.
@@ -41,12 +43,15 @@ class DeviceStore(ABC):
         """Give a device no more work, or give it work again. Raises DEVICE_UNKNOWN."""
 
     @abstractmethod
-    def note_canary(self, lease_id: str, now: float) -> None:
+    def note_canary(self, lease_id: str, now: float) -> bool:
         """Add to a device's history what its reference kernel took during a round.
 
         That is the median over the round's trials that are OK or THROTTLED: what a neighbour or
         chance disturbed says nothing of the device. A round without such a reading, or whose
         reading was noted before, adds nothing.
+
+        Returns:
+            Whether a reading was added.
         """
 
     @abstractmethod
