@@ -119,7 +119,7 @@ class CampaignRunner:
             except Exception as e:
                 if self._may_pass(campaign_id, e):
                     log.warning("campaign waits", campaign=campaign_id, why=str(e))
-                    await asyncio.sleep(_AGAIN_AFTER_S)
+                    await self._wait_for_room()
                     continue
                 await self._fail(campaign_id, e)
             return
@@ -138,6 +138,12 @@ class CampaignRunner:
             await self._cancellable(step(campaign), campaign)
             self._bus.notify_campaign(campaign_id)
             self._bus.notify_work()
+
+    async def _wait_for_room(self) -> None:
+        """Wait a moment, and as long as the disk is short: a job costs minutes each time."""
+        await asyncio.sleep(_AGAIN_AFTER_S)
+        while self._disk.is_short():
+            await asyncio.sleep(_AGAIN_AFTER_S)
 
     def _may_pass(self, campaign_id: str, error: Exception) -> bool:
         """Whether a step failed of what others will mend: every step may be done again."""

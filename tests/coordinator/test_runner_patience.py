@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,6 @@ async def outcome(core: Core, monkeypatch: pytest.MonkeyPatch, *failures: Except
     def task_progress(campaign_id: str) -> Any:
         if to_come:
             raise to_come.pop(0)
-        core.disk.free_bytes = lambda _: LEAST_FREE_BYTES
         return working(campaign_id)
 
     monkeypatch.setattr(core.store, "task_progress", task_progress)
@@ -67,13 +67,28 @@ async def outcome(core: Core, monkeypatch: pytest.MonkeyPatch, *failures: Except
     return core.store.get_campaign("c-1")
 
 
+def fill(core: Core, looks: int) -> None:
+    """Fill the disk until somebody has looked so often whether it is."""
+    left = itertools.chain([0] * looks, itertools.repeat(LEAST_FREE_BYTES))
+    core.disk.free_bytes = lambda _: next(left)
+
+
 @pytest.mark.parametrize("failure", [NO_SPACE, JOB_FAILED, DATABASE_FULL])
-async def test_what_a_full_disk_fails_is_done_again(
+async def test_what_a_full_disk_fails_is_done_again_once_there_is_room(
     core: Core, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    core.disk.free_bytes = lambda _: 0
-    ended = await outcome(core, monkeypatch, failure, failure)
+    fill(core, looks=10)
+    ended = await outcome(core, monkeypatch, failure)
     assert ended.tuning_ended == "all trials were made"
+    assert core.disk.free_bytes(core.home.root) == LEAST_FREE_BYTES
+
+
+async def test_what_fails_again_with_room_on_the_disk_has_failed(
+    core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(core, looks=10)
+    ended = await outcome(core, monkeypatch, JOB_FAILED, JOB_FAILED)
+    assert ended.state is CampaignState.FAILED
 
 
 async def test_a_database_that_is_away_fails_no_campaign(
