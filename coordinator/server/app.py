@@ -143,23 +143,23 @@ async def serve(
             Cleaning(store, core.uploads).run,
             *wiring.background,
         ]
-        await server.start()
-        if enrolment is not None:
-            await enrolment.start()
-        for name in ("", *_SERVICES):
-            await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
-        _write_atomically(home.address_file, address)
-        stack.callback(home.address_file.unlink, missing_ok=True)
-        log.info(
-            "listening",
-            address=address,
-            enrolment_port=enrolment_port or None,
-            home=str(home.root),
-            version=__version__,
-        )
-        if ready is not None:
-            ready(address)
         try:
+            await server.start()
+            if enrolment is not None:
+                await enrolment.start()
+            for name in ("", *_SERVICES):
+                await health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+            _write_atomically(home.address_file, address)
+            stack.callback(home.address_file.unlink, missing_ok=True)
+            log.info(
+                "listening",
+                address=address,
+                enrolment_port=enrolment_port or None,
+                home=str(home.root),
+                version=__version__,
+            )
+            if ready is not None:
+                ready(address)
             await _run_until(_stopped(config, core.drain, stop, hurry), tasks)
         finally:
             log.info("stopping")
