@@ -135,6 +135,7 @@ def _figures(tormentor: Tormentor, witness: Witness, verdict: Verdict) -> dict[s
         "campaigns_started": len(verdict.campaigns),
         "campaigns_finished": sum(state == "done" for state in verdict.campaigns.values()),
         "tasks_unmeasured": len(verdict.unmeasured),
+        "leases_exceeded": len(verdict.excessive),
     }
     return {name: figure([count]) for name, count in counts.items()}
 
@@ -157,6 +158,7 @@ def _tell(verdict: Verdict, witness: Witness, surprises: Sequence[str]) -> None:
             if state != "done"
         ],
         "unmeasured": verdict.unmeasured,
+        "more than asked for": verdict.excessive,
         "ended by themselves": surprises,
     }
     for what, found in findings.items():

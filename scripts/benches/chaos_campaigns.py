@@ -58,7 +58,7 @@ class Submitter:
                 note(f"chaos: campaign {number} not accepted for now: {e.message}")
 
     def _submit(self, number: int) -> str:
-        with TuneFleet(self._fleet.address) as client:
+        with TuneFleet(self._fleet.address, credentials=self._fleet.credentials) as client:
             if number % 2:
                 return client.collect(
                     families=("dense", "reduction"),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunefleet.trials import trial_id
+from tunefleet.v1 import lease_pb2
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -37,6 +38,8 @@ class Verdict:
     """What the database's own checks find, and blobs that are missing or spoiled."""
     unmeasured: list[str] = field(default_factory=list)
     """Tasks of finished campaigns of which nothing was measured."""
+    excessive: list[str] = field(default_factory=list)
+    """Leases under which more was measured than was asked for."""
 
 
 def check_home(home: Path, acknowledged: Collection[str], accepted: Collection[str]) -> Verdict:
@@ -66,6 +69,7 @@ def check_home(home: Path, acknowledged: Collection[str], accepted: Collection[s
             duplicated=[*_repeated(connection), *_miscounted(connection)],
             damaged=[*_damage(connection), *_spoiled_blobs(connection, home / "blobs")],
             unmeasured=_rows(connection, _UNMEASURED),
+            excessive=list(_excessive(connection)),
         )
 
 
@@ -124,6 +128,15 @@ def _repeated(connection: sqlite3.Connection) -> Iterator[str]:
 def _miscounted(connection: sqlite3.Connection) -> Iterator[str]:
     for query in (_LEASE_COUNTS, _DEVICE_COUNTS, _TASK_COUNTS, _SUMMARIES):
         yield from _rows(connection, query)
+
+
+def _excessive(connection: sqlite3.Connection) -> Iterator[str]:
+    for row in connection.execute("SELECT lease_id, kind, trials, message FROM leases"):
+        work = lease_pb2.Lease.FromString(row["message"])
+        # The program without a schedule comes beside the candidates of a round.
+        asked = work.round.trials + work.round.include_baseline + len(work.replay.traces)
+        if row["trials"] > asked:
+            yield f"{row['kind']} {row['lease_id']} asked for {asked}, and has {row['trials']}"
 
 
 def _damage(connection: sqlite3.Connection) -> Iterator[str]:

@@ -21,6 +21,7 @@ from scripts.benches.chaos_processes import (
 from scripts.benches.chaos_proxy import Proxy, ProxyThread
 from scripts.benches.chaos_schedule import Role
 from scripts.benches.harness import await_value, note
+from tunefleet.client import TuneFleet
 
 _COORDINATOR_DISK_MIB = 1024
 """Room for what a coordinator wants free before it begins anything, twice, and for its work."""
@@ -35,9 +36,17 @@ class ChaosFleet:
         self.folder = folder
         self.home = folder / "coordinator"
         self.peace_file = folder / "peace"
-        self.address = f"127.0.0.1:{_free_port()}"
-        self._env = {"TUNEFLEET_LOCK_DIR": str(folder / "locks")}
-        host, _, port = self.address.rpartition(":")
+        host, port, enrolment_port = "127.0.0.1", *_free_ports()
+        self.address = f"{host}:{port}"
+        config = folder / "config"
+        self.credentials = config / "tunefleet" / "credentials" / f"{host}_{port}"
+        """Of the user who started the coordinator."""
+        # Other benches' fleets speak plain text.
+        self._env = {
+            "TUNEFLEET_LOCK_DIR": str(folder / "locks"),
+            "TUNEFLEET_INSECURE": "0",
+            "XDG_CONFIG_HOME": str(config),
+        }
         self.proxies: dict[str, Proxy] = {}
         self.disks: dict[str, SmallDisk] = {}
         self.coordinator = Member(
@@ -45,6 +54,7 @@ class ChaosFleet:
             command=[
                 *(sys.executable, "-m", "tunefleet.cli", "serve"),
                 *("--home", str(self.home), "--listen", self.address),
+                *("--enrolment-port", str(enrolment_port)),
             ],
             log=folder / "coordinator.log",
             env=self._env,
@@ -52,7 +62,7 @@ class ChaosFleet:
         self.agents: dict[str, Member] = {}
         for number in range(agents):
             name = f"agent-{number + 1}"
-            proxy = self.proxies[name] = Proxy((host, int(port)), proxies.loop)
+            proxy = self.proxies[name] = Proxy((host, port), proxies.loop)
             self.agents[name] = self._agent(name, proxy.start(), seed)
 
     @property
@@ -95,16 +105,21 @@ class ChaosFleet:
         return bool(self.disks)
 
     def start(self) -> None:
-        """Start all, and wait until the coordinator listens.
+        """Start all: the coordinator first, whose token the agents join with.
 
         Raises:
-            TimeoutError: it does not.
+            TimeoutError: it does not listen.
+            TuneFleetError: it makes no token.
         """
         self.coordinator.start()
         address = self.home / "run" / "address"
         await_value("the coordinator's address", lambda: address.exists() or None, _START_S)
         self._measure_once()
+        with TuneFleet(self.address, credentials=self.credentials) as client:
+            token = client.create_token(uses=len(self.agents)).text
         for agent in self.agents.values():
+            # Also when they start again: who has joined with it does not join anew.
+            agent.env = {**agent.env, "TUNEFLEET_TOKEN": token}
             agent.start()
 
     def make_peace(self) -> None:
@@ -177,7 +192,8 @@ def chaos_fleet(folder: Path, agents: int, seed: int) -> Iterator[ChaosFleet]:
         thread.stop()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from store_samples import NOW, campaign, device, lease, task, trial
+from store_samples import KEY, NOW, campaign, device, lease, task, trial
 
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
@@ -16,7 +16,10 @@ from coordinator.state.records import CampaignState
 from coordinator.state.sql import open_store
 from scripts.benches.chaos_check import Verdict, check_home
 from scripts.benches.chaos_journal import Journal, read_journals
+from tunefleet.lease_conversions import lease_to_proto
+from tunefleet.leases import Lease, RoundSpec
 
+ASKED = Lease("l-1", 1, 60.0, "c-1", RoundSpec(KEY.workload, "1" * 64, KEY.target, 2, seed=1))
 ACKNOWLEDGED = [trial(number).trial_id for number in (1, 2)]
 
 
@@ -30,7 +33,7 @@ def home(tmp_path: Path) -> Path:
     store.put_device(device())
     store.create_campaign(campaign(), "")
     store.add_tasks("c-1", [task()])
-    store.grant_lease(lease())
+    store.grant_lease(lease(message=lease_to_proto(ASKED).SerializeToString()))
     store.ingest_trials("id-pi4", "l-1", 1, [trial(1), trial(2)], NOW)
     store.update_campaign("c-1", [], state=CampaignState.DONE)
     store.close()
@@ -111,6 +114,11 @@ def test_failed_campaigns_say_why(home: Path) -> None:
 def test_tasks_of_finished_campaigns_without_a_measurement_are_told(home: Path) -> None:
     change(home, "UPDATE record_sets SET best_s = NULL")
     assert check(home).unmeasured == ["conv2d of c-1"]
+
+
+def test_a_lease_with_more_trials_than_it_asked_for_is_told(home: Path) -> None:
+    change(home, "UPDATE leases SET trials = 3")
+    assert check(home).excessive == ["round l-1 asked for 2, and has 3"]
 
 
 @pytest.fixture
