@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coordinator.state.estimates import Estimates
 from tunefleet.trials import trial_id
 from tunefleet.v1 import lease_pb2
 
@@ -103,12 +104,6 @@ _TASK_COUNTS = """
         THEN k.trials < count(t.seq) OR k.measured < count(t.latency_s)
         ELSE k.trials != count(t.seq) OR k.measured != count(t.latency_s) END
 """
-_SUMMARIES = """
-    SELECT 'record set ' || r.record_set_id || ' says ' || r.best_s || ' s, but it is '
-        || min(t.latency_s)
-    FROM record_sets r JOIN trials t ON t.record_set_id = r.record_set_id
-    GROUP BY r.record_set_id HAVING r.best_s IS NOT min(t.latency_s)
-"""
 _UNMEASURED = """
     SELECT k.name || ' of ' || k.campaign_id
     FROM tasks k JOIN campaigns c ON c.campaign_id = k.campaign_id
@@ -126,8 +121,19 @@ def _repeated(connection: sqlite3.Connection) -> Iterator[str]:
 
 
 def _miscounted(connection: sqlite3.Connection) -> Iterator[str]:
-    for query in (_LEASE_COUNTS, _DEVICE_COUNTS, _TASK_COUNTS, _SUMMARIES):
+    for query in (_LEASE_COUNTS, _DEVICE_COUNTS, _TASK_COUNTS):
         yield from _rows(connection, query)
+    estimates: dict[int, Estimates] = {}
+    for row in connection.execute(
+        "SELECT record_set_id, candidate, latency_s FROM trials WHERE latency_s IS NOT NULL"
+        " ORDER BY seq"
+    ):
+        known = estimates.setdefault(row["record_set_id"], Estimates())
+        known.add(row["candidate"], row["latency_s"])
+    for row in connection.execute("SELECT record_set_id, best_s FROM record_sets"):
+        best_s = estimates.get(row["record_set_id"], Estimates()).best_s
+        if row["best_s"] != best_s:
+            yield f"record set {row['record_set_id']} says {row['best_s']} s, but it is {best_s}"
 
 
 def _excessive(connection: sqlite3.Connection) -> Iterator[str]:
