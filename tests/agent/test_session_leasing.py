@@ -195,7 +195,7 @@ async def test_a_stop_that_comes_together_with_a_hint_is_heeded(rig: Rig) -> Non
     leasing = rig.start(rig.leasing.run())
     await eventually(lambda: rig.server.acquisitions > 0)
     # Calls are answered in order, so by now the agent waits for a hint.
-    await rig.coordinator.send_heartbeat([], 0)
+    await rig.coordinator.send_heartbeat([], rig.outbox.fill())
     rig.leasing.look_for_work()
     leasing.cancel()
     await asyncio.wait({leasing}, timeout=10.0)
