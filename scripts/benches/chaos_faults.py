@@ -20,6 +20,8 @@ TWO_DAYS_S = 2 * 86_400.0
 _TICK_S = 0.05
 _SURPRISE_RESTART_S = 2.0
 """What ended by itself is started again after this, as by a service manager."""
+_JOB_POLL_S = 0.5
+"""How often to look for a job that is to be hit."""
 _DELAYS_S = (0.2, 2.0)
 
 
@@ -79,6 +81,9 @@ class Tormentor:
             self.inflicted[fault.kind] += 1
             if fault.kind in {Kind.KILL, Kind.STOP}:
                 self.inflicted[f"{fault.kind}_{fault.role}"] += 1
+        elif fault.role is Role.JOB:
+            # Jobs are rare, and must not be spared for that.
+            self._in(_JOB_POLL_S, lambda: self._inflict(fault))
 
     def _kill(self, fault: Fault) -> bool:
         if fault.role in {Role.COORDINATOR, Role.AGENT}:
