@@ -68,7 +68,7 @@ def read_onnx(path: Path, name: str) -> onnx.ModelProto:
         raise _invalid(f"{name} keeps weights in other files; save it as one file")
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as e:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as e:
         raise _invalid(f"{name} is not a valid ONNX model: {first_line(e)}") from e
     return model
 

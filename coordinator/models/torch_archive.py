@@ -64,7 +64,7 @@ def load_program(path: Path) -> ExportedProgram:
         reader = PT2ArchiveReader(str(path))
         names = set(reader.get_file_names())
         version = reader.read_string(layout.ARCHIVE_VERSION_PATH)
-    except (RuntimeError, ValueError, AssertionError) as e:
+    except (RuntimeError, ValueError, AssertionError, LookupError) as e:
         raise _invalid("it is no archive of torch 2.8 or later") from e
     if version != layout.ARCHIVE_VERSION_VALUE:
         raise _invalid(f"its archive version is {version!r}; save it again with a recent torch")
@@ -105,7 +105,10 @@ def _examine(reader: PT2ArchiveReader, names: set[str]) -> None:
 
 
 def _examine_payload(config: bytes) -> None:
-    payload = _bytes_to_dataclass(schema.PayloadConfig, config)
+    try:
+        payload = _bytes_to_dataclass(schema.PayloadConfig, config)
+    except Exception as e:  # any type of error, from JSON that does not follow the schema
+        raise _invalid(f"torch cannot read it: {type(e).__name__}") from e
     for name, meta in payload.config.items():
         custom = meta.path_name.startswith(
             (layout.CUSTOM_OBJ_FILENAME_PREFIX, layout.OPAQUE_OBJ_FILENAME_PREFIX)

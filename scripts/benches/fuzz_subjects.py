@@ -148,8 +148,8 @@ def _checked_row(path: Path) -> None:
 def _as_in_a_table(name: str, value: Any) -> Any:
     """Give a value the type that its column has; files of other types are refused as a whole."""
     kind = type(_row()[name]) if name in _row() else str
-    if name == "samples_s":
-        return [float(v) if isinstance(v, float) else None for v in value or []]
+    if name == "samples_s" and isinstance(value, list):
+        return [float(v) if isinstance(v, float) else None for v in value]
     return value if isinstance(value, kind) or value is None else None
 
 

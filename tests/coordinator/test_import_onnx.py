@@ -181,6 +181,14 @@ def test_constants_in_other_files_are_never_read(tmp_path: Path) -> None:
     assert "other files" in result["error"]["message"]
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["gone-and-lost"], ["y"])]
+    model = write_onnx(tmp_path / "n.onnx", nodes, {}, [1], [1])
+    model.write_bytes(model.read_bytes().replace(b"gone-and-lost", b"gone-and-\xe5\xe5\xe5t"))
+    code, result = import_model(model, tmp_path)
+    assert (code, result["error"]["reason"]) == (1, "MODEL_INVALID")
+
+
 def test_an_input_of_a_type_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     model = onnx.load(write_onnx(tmp_path / "n.onnx", nodes, {}, [1], [1]))

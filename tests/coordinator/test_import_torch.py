@@ -181,6 +181,17 @@ def test_an_archive_that_would_run_code_is_refused(
     assert not mark.exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["models/model.json", "data/weights/model_weights_config.json", "archive_version"]
+)
+def test_an_archive_with_a_damaged_part_is_refused(tmp_path: Path, name: str) -> None:
+    def spoil(files: dict[str, bytes]) -> None:
+        files[name] = b'{"broken'
+
+    code, result = import_model(tamper(save(tmp_path / "net.pt2"), spoil), tmp_path)
+    assert (code, result["error"]["reason"]) == (1, "MODEL_INVALID")
+
+
 def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
     torch.save(Net(), tmp_path / "net.pt")
     code, result = import_model(tmp_path / "net.pt", tmp_path)
