@@ -107,7 +107,7 @@ def test_a_server_refuses_to_listen_beyond_loopback(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == Reason.NOT_LOOPBACK.value.exit_code, done.stderr
-    assert "loopback" in done.stderr + done.stdout
+    assert "plain text" in done.stderr + done.stdout
 
 
 def test_the_fleet_is_unharmed(desk: Fleet) -> None:

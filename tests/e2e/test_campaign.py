@@ -76,7 +76,8 @@ def test_a_campaign_from_model_file_to_checked_module(
     keys = {t.key for t in trials}
     assert len(keys) == len(trials), "a candidate was measured twice"
     again = Counter(t.key for t in fleet.trials() if t.lease_kind == "replay")
-    assert set(again.values()) == {2}, "the best schedules were not measured again"
+    # None where no schedule came near the best of its task.
+    assert set(again.values()) <= {2}, "a schedule was not measured twice again"
     assert again.keys() <= keys
     assert report["trials_repeated"] == again.total()
     assert campaign["state"].lower().endswith("done")
