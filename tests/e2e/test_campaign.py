@@ -12,6 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from coordinator.campaigns.finals import Final, choose_finals
+from coordinator.state.sql import open_store
 from tests.e2e.fleet import Fleet, StoredTrial, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -76,8 +78,9 @@ def test_a_campaign_from_model_file_to_checked_module(
     keys = {t.key for t in trials}
     assert len(keys) == len(trials), "a candidate was measured twice"
     again = Counter(t.key for t in fleet.trials() if t.lease_kind == "replay")
-    # None where no schedule came near the best of its task.
     assert set(again.values()) <= {2}, "a schedule was not measured twice again"
+    # On a busy machine the best of a task may be alone; what is near must have been measured again.
+    assert again or not left_to_measure_again(fleet), "the best schedules were not measured again"
     assert again.keys() <= keys
     assert report["trials_repeated"] == again.total()
     assert campaign["state"].lower().endswith("done")
@@ -97,6 +100,15 @@ def test_a_campaign_from_model_file_to_checked_module(
     assert "cancelled" in str(fleet.json("campaigns", "show", again)).lower()
     trials = of_rounds(fleet)
     assert len({t.key for t in trials}) == len(trials), "the second campaign repeated the first"
+
+
+def left_to_measure_again(fleet: Fleet) -> list[Final]:
+    """Choose, by the rule of the campaign itself, what it ought to have measured again."""
+    store = open_store(f"sqlite:///{fleet.home / 'tunefleet.db'}")
+    try:
+        return choose_finals(store, store.get_campaign(fleet.only_campaign()))
+    finally:
+        store.close()
 
 
 def of_rounds(fleet: Fleet) -> list[StoredTrial]:
