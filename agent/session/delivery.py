@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -39,6 +39,9 @@ class Delivery:
         self._pace = pace
         self._stored = asyncio.Event()
         self._discarded = asyncio.Condition()
+        self._awaited = 0
+        """Who waits for trials to be acknowledged."""
+        self._hurry = asyncio.Event()
 
     async def deliver(self, trial: Trial, lease: Lease) -> None:
         """Put a trial on the disk, from where it will be sent.
@@ -64,8 +67,9 @@ class Delivery:
 
     async def flushed(self, lease_id: str) -> None:
         """Wait until every stored trial of a lease is acknowledged."""
-        async with self._discarded:
-            await self._discarded.wait_for(lambda: self._outbox.pending(lease_id) == 0)
+        with self._hurrying():
+            async with self._discarded:
+                await self._discarded.wait_for(lambda: self._outbox.pending(lease_id) == 0)
 
     async def room(self) -> None:
         """Wait until neither the outbox nor its disk is full."""
@@ -73,11 +77,12 @@ class Delivery:
             return
         what = "disk" if self._outbox.disk_is_short else "outbox"
         _log.warning("no room, taking no work", full=what, trials=self._outbox.pending())
-        while self._outbox.full:
-            # Others fill the disk and make room on it, and tell nobody.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_AGAIN_S), self._discarded:
-                    await self._discarded.wait()
+        with self._hurrying():
+            while self._outbox.full:
+                # Others fill the disk and make room on it, and tell nobody.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_AGAIN_S), self._discarded:
+                        await self._discarded.wait()
         _log.info("there is room again")
 
     async def run(self) -> None:
@@ -100,10 +105,30 @@ class Delivery:
                 continue
             async with self._discarded:
                 self._discarded.notify_all()
-            if done:
-                backoff.reset()
-            else:
+            if not done:
                 await backoff.wait()
+                continue
+            backoff.reset()
+            if len(batch.trials) < MAX_BATCH_TRIALS:
+                await self._gather()
+
+    async def _gather(self) -> None:
+        """Let more trials come, which then travel together, unless somebody waits for these."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.spread(self._pace.report_s)):
+                await self._hurry.wait()
+
+    @contextlib.contextmanager
+    def _hurrying(self) -> Iterator[None]:
+        """Let no trials be gathered while somebody waits for them to be acknowledged."""
+        self._awaited += 1
+        self._hurry.set()
+        try:
+            yield
+        finally:
+            self._awaited -= 1
+            if not self._awaited:
+                self._hurry.clear()
 
     async def _send(self, batch: Batch) -> list[str]:
         """Send one batch; returns the trials that need not be kept any longer."""

@@ -16,7 +16,7 @@ def outlook_of(store: Store, group: GroupRecord, tasks: Sequence[TaskProgress]) 
 
     Whoever grants rounds and whoever ends the campaign must agree on it: both ask here.
     """
-    profiles = [d.profile for d in store.list_devices() if d.fingerprint == group.fingerprint]
+    profiles = [d.profile for d in store.list_devices(group.fingerprint)]
     return Outlook(tasks, reachable_rate(profiles, group.target))
 
 

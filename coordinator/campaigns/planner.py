@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
 
 import structlog
@@ -30,6 +31,7 @@ from coordinator.campaigns.scheduler import Choice, choose_round, lacks_baseline
 from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
 from coordinator.server.compatibility import fits_tvm
+from coordinator.server.grouping import GroupedCalls
 from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
 from coordinator.state.records import (
@@ -84,17 +86,22 @@ _KINDS = {
 class LeasePlanner:
     """Grants rounds and benchmarks."""
 
-    def __init__(self, store: Store, bus: Bus, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Callable[[], float] = time.time,
+        calls: GroupedCalls | None = None,
+    ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
         # One decision at a time, else two devices would be given the same round.
-        self._deciding = asyncio.Lock()
+        self._calls = calls or GroupedCalls(store)
 
     async def next_lease(self, device: DeviceRecord) -> Lease | None:
         """Grant the device its next piece of work, or ``None`` where there is none for it."""
-        async with self._deciding:
-            return await asyncio.to_thread(self._next_lease, device)
+        return await self._calls.run(partial(self._next_lease, device))
 
     async def expects_work(self, device: DeviceRecord) -> bool:
         """Tell whether a model is being imported that the device will tune."""
@@ -104,22 +111,20 @@ class LeasePlanner:
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
         """Keep what a benchmark found; ``error`` says why it found nothing."""
-        async with self._deciding:
-            await asyncio.to_thread(keep_benchmark, self._store, lease, results, error)
+        await self._calls.run(partial(keep_benchmark, self._store, lease, results, error))
         self._bus.notify_campaign(lease.campaign_id)
 
     async def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
         """Keep the features that were computed; ``error`` says why there are none."""
-        async with self._deciding:
-            await asyncio.to_thread(self._keep_featurized, lease, results, error)
+        # In no group: it may take seconds to count what is left of a large import.
+        await asyncio.to_thread(self._keep_featurized, lease, results, error)
         self._bus.notify_campaign(lease.campaign_id)
 
     async def round_done(self, lease: LeaseRecord) -> None:
         """Judge the device by what its reference kernel took."""
-        async with self._deciding:
-            await asyncio.to_thread(self._judge_device, lease)
+        await self._calls.run(partial(self._judge_device, lease))
 
     def _keep_featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
@@ -167,12 +172,13 @@ class LeasePlanner:
     def _next_lease(self, device: DeviceRecord) -> Lease | None:
         if not device.ready or device.is_quarantined(self._clock()):
             return None
-        finishing = self._store.list_campaigns([CampaignState.FINISHING])
-        for campaign in reversed(finishing):
+        active = self._store.list_campaigns([CampaignState.FINISHING, CampaignState.TUNING])
+        for campaign in reversed([c for c in active if c.state is CampaignState.FINISHING]):
             lease = self._benchmark(campaign, device)
             if lease is not None:
                 return lease
-        for campaign in self._by_urgency(self._store.list_campaigns([CampaignState.TUNING])):
+        tuning = [c for c in active if c.state is CampaignState.TUNING]
+        for campaign in self._by_urgency(tuning):
             lease = self._round(campaign, device)
             if lease is not None:
                 return lease
@@ -198,9 +204,8 @@ class LeasePlanner:
         groups = groups_of(campaign, device)
         if not groups:
             return None
-        progress = self._store.task_progress(campaign.campaign_id)
-        active = self._store.list_leases(states=[LeaseState.ACTIVE])
-        busy = {TaskKey(a.workload, a.target, a.fingerprint) for a in active}
+        progress = self._store.task_progress(campaign.campaign_id, device.fingerprint)
+        busy = self._store.leased_tasks(device.fingerprint)
         if campaign.spec.purpose is CampaignPurpose.REPLAY or in_finals(campaign):
             choose = choose_final if in_finals(campaign) else choose_replay
             replay = choose(self._store, campaign, groups, busy)

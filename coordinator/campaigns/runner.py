@@ -33,7 +33,6 @@ from coordinator.state.records import (
     CampaignPurpose,
     CampaignRecord,
     CampaignState,
-    LeaseState,
 )
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
@@ -273,13 +272,13 @@ class CampaignRunner:
         return True
 
     def _finals_are_over(self, campaign: CampaignRecord) -> bool:
-        if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
+        if self._store.is_leased(campaign.campaign_id):
             return False
         return finals_are_over(self._store, campaign)
 
     def _why_at_rest(self, campaign: CampaignRecord) -> str:
         """Say why no device has, or will get, anything to do; empty while one has."""
-        if self._store.list_leases(campaign.campaign_id, [LeaseState.ACTIVE]):
+        if self._store.is_leased(campaign.campaign_id):
             return ""
         if campaign.spec.purpose is CampaignPurpose.IMPORT:
             left = self._store.count_unfeatured(campaign.campaign_id)

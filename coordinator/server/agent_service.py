@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -21,7 +22,10 @@ from coordinator.server.compatibility import CAPABILITIES, require_current, tvm_
 from coordinator.server.complaints import Complaints
 from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
+from coordinator.server.grouping import GroupedCalls
+from coordinator.server.heartbeats import Heartbeats, unknown_agent
 from coordinator.server.limits import (
+    ASKING_A_S,
     CLOCK_COMPLAINT_S,
     CLOCK_TOLERANCE_S,
     HEARTBEAT_INTERVAL_S,
@@ -29,13 +33,14 @@ from coordinator.server.limits import (
     MAX_NAME_CHARS,
     MAX_TRIALS_A_REPORT,
     RETRY_AFTER_S,
+    TOLD_OF_A_ROUNDS_END,
 )
 from coordinator.server.outboxes import Outboxes, OutboxFill
 from coordinator.server.ports import Planner
 from coordinator.server.registration import device_from_request, put_under_free_name
 from coordinator.server.reports import read_trials
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
-from coordinator.state.store import Store
+from coordinator.state.store import PreparedReport, Store
 from tunefleet import __version__
 from tunefleet.conversions import duration
 from tunefleet.errors import Reason, TuneFleetError
@@ -79,9 +84,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         disk: DiskGuard,
         drain: Drain,
         outboxes: Outboxes,
+        calls: GroupedCalls,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._calls = calls
+        self._heartbeats = Heartbeats(store, calls, clock)
         self._planner = planner
         self._bus = bus
         self._disk = disk
@@ -97,7 +105,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         device = device_from_request(request, self._clock())
         # What an admin wrote into the token is not the agent's to change.
         device = replace(device, labels={**device.labels, **dict(caller.get().labels)})
-        device = await asyncio.to_thread(put_under_free_name, self._store, device)
+        device = await self._calls.run(partial(put_under_free_name, self._store, device))
         log.info("agent registered", device=device.name, target=device.target, ready=device.ready)
         if device.ready:
             self._bus.notify_work()
@@ -125,18 +133,17 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: pb.SendHeartbeatRequest, context: _Context
     ) -> pb.SendHeartbeatResponse:
         """Note that the agent lives; say which of its leases are not its any more."""
-        await asyncio.to_thread(self._store.touch_device, request.device_id, self._clock())
+        offset_s = self._clock_offset_s(request)
+        held = await self._heartbeats.note(request.device_id)
         self._outboxes.note(
             request.device_id,
             OutboxFill(
                 request.outbox_trials,
                 request.outbox_bytes,
                 request.outbox_limit_bytes,
-                self._clock_offset_s(request),
+                offset_s,
             ),
         )
-        active = await asyncio.to_thread(self._store.active_lease, request.device_id)
-        held = "" if active is None else active.lease_id
         return pb.SendHeartbeatResponse(
             cancelled_lease_ids=[name for name in request.lease_ids if name != held]
         )
@@ -158,8 +165,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: pb.AcquireLeaseRequest, context: _Context
     ) -> pb.AcquireLeaseResponse:
         """Bring the lease that the device holds already, or a new one, or none."""
-        device = await self._device(request.device_id)
-        message = await self._held_lease(device.device_id)
+        device, held = await asyncio.to_thread(self._look_up, request.device_id)
+        self._bus.device_waits(device.device_id, device.fingerprint)
+        message = None if held is None else await self._held_lease(held)
         gets_work = device.ready and self._drain.gives_work and not device.draining
         if message is None and gets_work:
             require_current(device)
@@ -168,9 +176,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             message = None if lease is None else lease_to_proto(lease)
         if message is None:
             return pb.AcquireLeaseResponse(
-                retry_after=duration(RETRY_AFTER_S),
+                retry_after=duration(self._retry_after_s()),
                 work_expected=gets_work and await self._planner.expects_work(device),
             )
+        self._bus.device_works(device.device_id)
         log.info("lease granted", device=device.name, lease=message.lease_id)
         return pb.AcquireLeaseResponse(lease=message)
 
@@ -191,15 +200,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 f"a report carries {MAX_TRIALS_A_REPORT} trials at the most, not "
                 f"{len(request.trials)}",
             )
-        trials, unreadable = await asyncio.to_thread(read_trials, request.trials)
-        outcome = await asyncio.to_thread(
-            self._store.ingest_trials,
-            request.device_id,
-            request.lease_id,
-            request.fencing_token,
-            trials,
-            self._clock(),
-        )
+        report, unreadable = await asyncio.to_thread(self._read, request)
+        outcome = await self._calls.ingest(report, self._clock())
         rejected = unreadable | dict(outcome.rejected)
         if rejected:
             log.warning("trials rejected", lease=request.lease_id, reasons=set(rejected.values()))
@@ -226,14 +228,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             results = [benchmark_result_from_proto(result) for result in request.benchmark]
         except ValueError as e:
             raise TuneFleetError(Reason.INVALID_ARGUMENT, str(e)) from e
-        lease = await asyncio.to_thread(
-            self._store.end_lease,
-            request.lease_id,
-            request.fencing_token,
-            state,
-            request.error,
-            phases,
-            device_id=request.device_id,
+        lease = await self._calls.run(
+            partial(
+                self._store.end_lease,
+                request.lease_id,
+                request.fencing_token,
+                state,
+                request.error,
+                phases,
+                device_id=request.device_id,
+            )
         )
         log.info("lease ended", lease=lease.lease_id, state=state, error=request.error)
         if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
@@ -245,8 +249,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             await self._featurized(lease, request.featurized, request.error)
         if lease.kind.measures:
             await self._planner.round_done(lease)
+            self._bus.notify_work(lease.fingerprint, TOLD_OF_A_ROUNDS_END)
+        else:
+            self._bus.notify_work()
         self._bus.notify_campaign(lease.campaign_id)
-        self._bus.notify_work()
         return pb.CompleteLeaseResponse()
 
     async def _featurized(
@@ -258,22 +264,32 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             found, error = [], str(e)
         await self._planner.featurized(lease, found, error)
 
+    def _read(self, request: pb.ReportTrialsRequest) -> tuple[PreparedReport, dict[str, str]]:
+        trials, unreadable = read_trials(request.trials)
+        report = self._store.prepare_report(
+            request.device_id, request.lease_id, request.fencing_token, trials
+        )
+        return report, unreadable
+
     async def _device(self, device_id: str) -> DeviceRecord:
+        return await asyncio.to_thread(self._find_device, device_id)
+
+    def _find_device(self, device_id: str) -> DeviceRecord:
         try:
-            device = await asyncio.to_thread(self._store.get_device, device_id)
+            device = self._store.get_device(device_id)
         except TuneFleetError as e:
-            raise _unknown_agent(device_id) from e
+            raise unknown_agent(device_id) from e
         if device.device_id != device_id:  # it is another device's name
-            raise _unknown_agent(device_id)
+            raise unknown_agent(device_id)
         return device
 
-    async def _held_lease(self, device_id: str) -> lease_pb2.Lease | None:
+    def _look_up(self, device_id: str) -> tuple[DeviceRecord, LeaseRecord | None]:
+        return self._find_device(device_id), self._store.active_lease(device_id)
+
+    async def _held_lease(self, held: LeaseRecord) -> lease_pb2.Lease | None:
         """Return the lease that the device holds as it was granted, with its time begun anew."""
-        held = await asyncio.to_thread(self._store.active_lease, device_id)
-        if held is None:
-            return None
         try:
-            await self._renew(held.lease_id, held.fencing_token, device_id)
+            await self._renew(held.lease_id, held.fencing_token, held.device_id)
         except TuneFleetError:  # it ended meanwhile
             return None
         message = lease_pb2.Lease.FromString(held.message)
@@ -282,9 +298,14 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def _renew(self, lease_id: str, fencing_token: int, device_id: str) -> None:
         expires_at = self._clock() + LEASE_TTL_S
-        await asyncio.to_thread(
-            self._store.renew_lease, lease_id, fencing_token, expires_at, device_id=device_id
+        await self._calls.run(
+            partial(
+                self._store.renew_lease, lease_id, fencing_token, expires_at, device_id=device_id
+            )
         )
+
+    def _retry_after_s(self) -> float:
+        return max(RETRY_AFTER_S, self._bus.waiting_devices() / ASKING_A_S)
 
 
 def _phase_seconds(phases: Mapping[str, float]) -> dict[str, float]:
@@ -295,7 +316,3 @@ def _phase_seconds(phases: Mapping[str, float]) -> dict[str, float]:
         if not name.isprintable() or len(name) > MAX_NAME_CHARS or not 0 <= seconds <= LONGEST_S:
             raise ValueError(f"the phase {name!r:.80} cannot take {seconds} s")
     return dict(phases)
-
-
-def _unknown_agent(device_id: str) -> TuneFleetError:
-    return TuneFleetError(Reason.AGENT_UNKNOWN, f"no agent is registered with the id {device_id!r}")

@@ -180,6 +180,7 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
             disk=core.disk,
             drain=core.drain,
             outboxes=outboxes,
+            calls=core.calls,
             clock=core.clock,
         ),
         server,

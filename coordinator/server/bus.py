@@ -33,6 +33,9 @@ class Bus:
         self._lock = threading.Lock()
         self._devices: dict[_Listener, str] = {}
         self._campaigns: dict[_Listener, str] = {}
+        self._at_work: set[str] = set()
+        self._hardware: dict[str, str] = {}
+        self._told = 0
         self._stopped = False
 
     def notify_campaign(self, campaign_id: str) -> None:
@@ -42,12 +45,45 @@ class Bus:
         for listener in wanted:
             listener.note(None)
 
-    def notify_work(self) -> None:
-        """Say that there may be work to lease."""
+    def notify_work(self, fingerprint: str = "", at_most: int | None = None) -> None:
+        """Say that there may be work to lease, to devices that wait for some.
+
+        A thousand agents that all ask after every round would keep the coordinator from all else.
+
+        Args:
+            fingerprint: of the hardware that it is for; empty for any.
+            at_most: devices for which there may be some; ``None`` for any number.
+        """
         with self._lock:
-            everyone = list(self._devices)
-        for listener in everyone:
+            waiting = [
+                at
+                for at, name in self._devices.items()
+                if name not in self._at_work
+                and (not fingerprint or self._hardware.get(name, fingerprint) == fingerprint)
+            ]
+            if at_most is not None and len(waiting) > at_most:
+                # In turn: whoever is told may not be the one who gets it.
+                first = self._told % len(waiting)
+                self._told += at_most
+                waiting = (waiting[first:] + waiting[:first])[:at_most]
+        for listener in waiting:
             listener.note(Notice.WORK)
+
+    def device_waits(self, device_id: str, fingerprint: str) -> None:
+        """Note that a device asks for work, before it is looked for; no later work is missed."""
+        with self._lock:
+            self._at_work.discard(device_id)
+            self._hardware[device_id] = fingerprint
+
+    def device_works(self, device_id: str) -> None:
+        """Note that a device has been given work: it will ask again by itself."""
+        with self._lock:
+            self._at_work.add(device_id)
+
+    def waiting_devices(self) -> int:
+        """Return how many connected devices wait for work."""
+        with self._lock:
+            return sum(name not in self._at_work for name in self._devices.values())
 
     def notify_leases(self, device_id: str) -> None:
         """Say that a lease of this device ended without its doing."""
@@ -118,6 +154,9 @@ class Bus:
         finally:
             with self._lock:
                 del listeners[listener]
+                if name not in self._devices.values():
+                    self._at_work.discard(name)
+                    self._hardware.pop(name, None)
 
 
 class _Listener:

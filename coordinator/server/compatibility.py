@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import metadata
 from typing import Any
 
 import grpc
 
-from coordinator.server.errors import OWN_METHODS, Handler, kind_of
+from coordinator.server.errors import OWN_METHODS, Handler
+from coordinator.server.handlers import wrapped
 from coordinator.state.records import CampaignRecord, DeviceRecord, LeaseKind
 from tunefleet import __version__, protocol
 from tunefleet.devices import TVM_DISTRIBUTION
@@ -125,33 +127,46 @@ class VersionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Let a call through, or answer it with a refusal."""
+        """Wrap a method of ours."""
         found = await continuation(handler_call_details)
-        handler: Any = found
-        told = dict(handler_call_details.invocation_metadata or ())
-        refusal = _refuse_client(str(told.get("user-agent", "")))
         method = str(handler_call_details.method)
-        if handler is None or refusal is None or not method.startswith(OWN_METHODS):
+        if not method.startswith(OWN_METHODS):
             return found
+        return wrapped(found, method, _unary, _stream)
 
-        async def answer(request: Any, context: _Context) -> Any:  # noqa: ARG001
-            raise refusal
 
-        async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ARG001
-            raise refusal
-            yield
+def _unary(inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:  # noqa: ARG001
+    async def call(request: Any, context: _Context) -> Any:
+        _require_client(context)
+        return await inner(request, context)
 
-        make, _ = kind_of(handler)
-        refusing: Handler = make(
-            stream if handler.response_streaming else answer,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-        return refusing
+    return call
+
+
+def _stream(inner: Callable[..., Any], method: str) -> Callable[..., Any]:  # noqa: ARG001
+    async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
+        _require_client(context)
+        async with aclosing(inner(request, context)) as responses:
+            async for response in responses:
+                yield response
+
+    return call
+
+
+def _require_client(context: _Context) -> None:
+    """Refuse a client of a release that does not fit. Raises INCOMPATIBLE."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "user-agent":
+            refusal = _refuse_client(str(value))
+            if refusal is not None:
+                raise refusal
+
+
+_parsed = lru_cache(maxsize=256)(Client.parse)
 
 
 def _refuse_client(user_agent: str) -> TuneFleetError | None:
-    client = Client.parse(user_agent)
+    client = _parsed(user_agent)
     if client is None or protocol.SPOKEN.common(client.protocols) is not None:
         return None
     return TuneFleetError(

@@ -13,6 +13,7 @@ from coordinator.server.address import DEFAULT_LISTEN
 from coordinator.server.bus import Bus
 from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
+from coordinator.server.grouping import GroupedCalls
 from coordinator.server.quota import DEFAULT_QUOTA, BlobQuota, Quota
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
@@ -75,3 +76,8 @@ class Core:
     def drain(self) -> Drain:
         """What says whether work is given out."""
         return Drain(self.store, self.bus)
+
+    @cached_property
+    def calls(self) -> GroupedCalls:
+        """What runs the calls that agents wait for."""
+        return GroupedCalls(self.store)

@@ -18,7 +18,16 @@ SUSPENDED_AFTER_S = 10.0
 """A gap this long between two checks means that this process was stopped, not the agents."""
 
 RETRY_AFTER_S = 5.0
-"""When an agent without work asks again; hints bring it sooner."""
+"""When an agent without work asks again, at the earliest; hints bring it sooner."""
+
+ASKING_A_S = 20.0
+"""Questions for work a second by all that have none: of many, each asks less often."""
+
+TOLD_OF_A_ROUNDS_END = 2
+"""Waiting devices that hear of it: one task is free again, and who had it asks by itself."""
+
+HEARTBEATS_GATHERED_S = 0.2
+"""For so long heartbeats are gathered and noted together; nobody waits for the answer to one."""
 
 WATCH_MIN_INTERVAL_S = 0.2
 """Five updates a second are as many as a person can follow."""

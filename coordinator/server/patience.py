@@ -46,22 +46,28 @@ class PatienceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def __init__(self, patience: Patience | None = None) -> None:
         self._patience = patience or Patience()
         self._complaints = Complaints()
+        self._made: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Wrap a method, anybody's."""
+        """Wrap a method, anybody's; once, with what the interceptors inside of this one made.
+
+        These must not decide here by what they see of the first call.
+        """
+        method = str(handler_call_details.method)
+        known = self._made.get(method)
+        if known is not None:
+            return known
         found = await continuation(handler_call_details)
         # None, whatever the types say, where there is no such method.
         handler: Any = found
         if handler is None:
             return found
         _, inner = kind_of(handler)
-        call = _Call(
-            inner, str(handler_call_details.method), handler, self._patience, self._complaints
-        )
+        call = _Call(inner, method, handler, self._patience, self._complaints)
         # A request of one message is taken as a stream of one: gRPC itself would wait for it for
         # ever, before anything of ours is called. On the wire both are the same.
         make: Any = (
@@ -74,6 +80,7 @@ class PatienceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
+        self._made[method] = made
         return made
 
 

@@ -18,7 +18,6 @@ from coordinator.server.limits import (
 from coordinator.server.messages import is_online
 from coordinator.state.records import LeaseState
 from coordinator.state.store import Store
-from tunefleet.errors import TuneFleetError
 
 log = structlog.get_logger()
 
@@ -65,11 +64,9 @@ class Upkeep:
     def give_time(self) -> None:
         """Let every active lease begin its time anew."""
         expires_at = self._clock() + LEASE_TTL_S
-        for lease in self._store.list_leases(states=[LeaseState.ACTIVE]):
-            try:
+        with self._store.group():
+            for lease in self._store.list_leases(states=[LeaseState.ACTIVE]):
                 self._store.renew_lease(lease.lease_id, lease.fencing_token, expires_at)
-            except TuneFleetError:
-                log.info("lease ended meanwhile", lease=lease.lease_id)
 
     def expire(self) -> None:
         """End leases whose time is up; their work is free for others."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
 
 from coordinator.state.postgresql import open_postgresql
 from tunefleet.errors import Reason, TuneFleetError
@@ -29,6 +29,13 @@ _POSTGRESQL_READER: dict[str, Any] = {
 """One state for the whole transaction, not one for each statement."""
 
 
+class _Group(threading.local):
+    """The transaction that a thread has open for several calls."""
+
+    connection: Connection | None = None
+    spoiled: BaseException | None = None
+
+
 class Database:
     """Transactions on one database. Writers of one process queue here, readers never wait."""
 
@@ -46,6 +53,7 @@ class Database:
             self._engine if sqlite else self._engine.execution_options(**_POSTGRESQL_READER)
         )
         self._writing = threading.Lock()
+        self._group = _Group()
 
     def close(self) -> None:
         """Close all connections."""
@@ -54,14 +62,52 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Run statements that see one state of the database."""
+        if self._group.connection is not None:
+            yield self._group.connection
+            return
         with self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Run statements that happen wholly or, after an exception, not at all."""
+        if self._group.connection is not None:
+            with self._part(self._group.connection) as connection:
+                yield connection
+            return
         with self._writing, self._writer.begin() as connection:
             yield connection
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """Run this thread's reads and writes in one transaction, each write still by itself.
+
+        Raises:
+            Exception: what a statement failed with, for another reason than a constraint: a full
+                disk may have undone more than that statement, so that all is undone.
+        """
+        if self._group.connection is not None:
+            yield
+            return
+        with self._writing, self._writer.begin() as connection:
+            self._group.connection, self._group.spoiled = connection, None
+            try:
+                yield
+                if self._group.spoiled is not None:
+                    raise self._group.spoiled
+            finally:
+                self._group.connection = self._group.spoiled = None
+
+    @contextmanager
+    def _part(self, connection: Connection) -> Iterator[Connection]:
+        try:
+            with connection.begin_nested():
+                yield connection
+        except (IntegrityError, TuneFleetError):
+            raise
+        except BaseException as e:
+            self._group.spoiled = e
+            raise
 
 
 def _open_engine(url: str) -> Engine:

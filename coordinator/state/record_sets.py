@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from coordinator.state.ranking import fastest_first, repeated_candidates
 from coordinator.state.records import TaskKey
-from coordinator.state.tables import record_sets
+from coordinator.state.tables import record_sets, trials
+
+_FIND = select(record_sets.c.record_set_id).where(
+    record_sets.c.workload == bindparam("workload"),
+    record_sets.c.target == bindparam("target"),
+    record_sets.c.fingerprint == bindparam("fingerprint"),
+)
+_BEST = select(record_sets.c.record_set_id, record_sets.c.best_s).where(
+    record_sets.c.record_set_id.in_(bindparam("numbers", expanding=True))
+)
+# That a candidate was measured again may make the best one slower, too. One record set at a time:
+# for pairs of both SQLite looks through all trials.
+_MEASURED_AGAIN = (
+    select(trials.c.candidate)
+    .where(
+        trials.c.record_set_id == bindparam("number"),
+        trials.c.candidate.in_(bindparam("candidates", expanding=True)),
+        trials.c.latency_s.is_not(None),
+    )
+    .group_by(trials.c.candidate)
+    .having(func.count() > 1)
+    .limit(1)
+)
+_NOTE_BASELINE = (
+    update(record_sets)
+    .where(
+        record_sets.c.record_set_id == bindparam("number"),
+        record_sets.c.baseline_s.is_(None) | (record_sets.c.baseline_s > bindparam("latency_s")),
+    )
+    .values(baseline_s=bindparam("latency_s"))
+)
 
 
 def find_record_set(connection: Connection, key: TaskKey) -> int | None:
     """Return the row number of a record set, or ``None`` where there is none."""
     row = connection.execute(
-        select(record_sets.c.record_set_id).where(
-            record_sets.c.workload == key.workload,
-            record_sets.c.target == key.target,
-            record_sets.c.fingerprint == key.fingerprint,
-        )
+        _FIND, {"workload": key.workload, "target": key.target, "fingerprint": key.fingerprint}
     ).first()
     return None if row is None else int(row.record_set_id)
 
@@ -38,44 +65,56 @@ def get_record_set(connection: Connection, key: TaskKey) -> int:
     return int(made.scalar_one())
 
 
-def note_best(
-    connection: Connection,
-    record_set: int,
-    candidate: str,
-    latency_s: float,
-    measured: Collection[str],
-) -> None:
-    """Take new trials, which are stored already, into a record set's summary.
+@dataclass
+class Measured:
+    """What new trials brought to a record set."""
+
+    candidate: str
+    """The fastest of them."""
+    latency_s: float
+    candidates: set[str] = field(default_factory=set)
+    """All that they have a latency of."""
+
+
+def note_best(connection: Connection, found: Mapping[int, Measured]) -> None:
+    """Take new trials, which are stored already, into their record sets' summaries.
 
     Args:
         connection: within a transaction that writes.
-        record_set: its row number.
-        candidate: the fastest of the new ones.
-        latency_s: its latency.
-        measured: all candidates that the new trials have a latency of.
+        found: by record set's row number.
     """
-    this = record_sets.c.record_set_id == record_set
-    best_s = connection.execute(select(record_sets.c.best_s).where(this)).scalar_one()
-    improves = best_s is None or latency_s < best_s
-    # That a candidate was measured again may make the best one slower, too.
-    again = connection.execute(repeated_candidates(record_set, measured).limit(1)).first()
-    if again is None and not improves:
+    if not found:
         return
-    if again or connection.execute(repeated_candidates(record_set).limit(1)).first():
+    best = {
+        row.record_set_id: row.best_s for row in connection.execute(_BEST, {"numbers": list(found)})
+    }
+    for number, new in found.items():
+        names = {"number": number, "candidates": list(new.candidates)}
+        again = connection.execute(_MEASURED_AGAIN, names).first() is not None
+        known_s = best[number]
+        if again or known_s is None or new.latency_s < known_s:
+            _note_best(connection, number, new, repeated=again)
+
+
+def _note_best(connection: Connection, record_set: int, new: Measured, *, repeated: bool) -> None:
+    candidate, latency_s = new.candidate, new.latency_s
+    if repeated or connection.execute(repeated_candidates(record_set).limit(1)).first():
         [first] = fastest_first(connection, record_set, 1)
         candidate, latency_s = first.candidate, first.latency_s
     connection.execute(
-        update(record_sets).where(this).values(best_s=latency_s, best_candidate=candidate)
-    )
-
-
-def note_baseline(connection: Connection, record_set: int, latency_s: float) -> None:
-    """Take a latency of the untuned program into a record set's summary if it is the lowest."""
-    baseline = record_sets.c.baseline_s
-    connection.execute(
         update(record_sets)
-        .where(
-            record_sets.c.record_set_id == record_set, baseline.is_(None) | (baseline > latency_s)
-        )
-        .values(baseline_s=latency_s)
+        .where(record_sets.c.record_set_id == record_set)
+        .values(best_s=latency_s, best_candidate=candidate)
     )
+
+
+def note_baselines(connection: Connection, found: Iterable[tuple[int, float]]) -> None:
+    """Take latencies of untuned programs into record sets' summaries where they are the lowest.
+
+    Args:
+        connection: in a transaction.
+        found: number of the record set and latency in seconds, of each.
+    """
+    rows = [{"number": n, "latency_s": s} for n, s in found]
+    if rows:
+        connection.execute(_NOTE_BASELINE, rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, Text, type_coerce
 
 from coordinator.state.records import (
     ArtifactRecord,
@@ -27,6 +29,7 @@ from coordinator.state.records import (
     Quarantine,
     ReplaySource,
 )
+from coordinator.state.tables import campaigns
 from tunefleet.devices import DeviceProfile
 from tunefleet.leases import OpTime
 
@@ -74,7 +77,7 @@ def device_record(row: RowMapping) -> DeviceRecord:
     return DeviceRecord(
         device_id=row["device_id"],
         name=row["name"],
-        profile=DeviceProfile.from_json(row["profile"]),
+        profile=_profile(row["profile"]),
         target=row["target"],
         labels=row["labels"],
         agent_version=row["agent_version"],
@@ -87,6 +90,12 @@ def device_record(row: RowMapping) -> DeviceRecord:
         feature_schema=row["feature_schema"],
         capabilities=tuple(row["capabilities"]),
     )
+
+
+@lru_cache(maxsize=2048)
+def _profile(text: str) -> DeviceProfile:
+    # Read again and again, by whoever looks at all devices.
+    return DeviceProfile.from_json(text)
 
 
 def campaign_values(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,6 +118,13 @@ def campaign_values(fields: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+CAMPAIGN_COLUMNS = tuple(
+    type_coerce(column, Text).label(column.name) if column.name in {"spec", "groups"} else column
+    for column in campaigns.c
+)
+"""What :func:`campaign_record` reads: the largest ones as text, which it may know already."""
+
+
 def campaign_record(row: RowMapping) -> CampaignRecord:
     """Read a campaign."""
     fields = {
@@ -117,13 +133,21 @@ def campaign_record(row: RowMapping) -> CampaignRecord:
     fields |= {
         "spec": _campaign_spec(row["spec"]),
         "state": CampaignState(row["state"]),
-        "groups": tuple(_group_record(group) for group in row["groups"]),
+        "groups": _group_records(row["groups"]),
         "artifacts": tuple(ArtifactRecord(**artifact) for artifact in row["artifacts"]),
     }
     return CampaignRecord(**fields)
 
 
-def _campaign_spec(stored: dict[str, Any]) -> CampaignSpec:
+@lru_cache(maxsize=64)
+def _group_records(text: str) -> tuple[GroupRecord, ...]:
+    # A fleet has many, and whoever gives work to one device reads all of them.
+    return tuple(_group_record(group) for group in json.loads(text))
+
+
+@lru_cache(maxsize=64)
+def _campaign_spec(text: str) -> CampaignSpec:
+    stored: dict[str, Any] = json.loads(text)
     # Releases before 0.2 knew one target and one purpose, and used up every budget.
     target = stored.pop("target", "")
     return CampaignSpec(

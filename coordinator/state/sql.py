@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import structlog
@@ -53,6 +54,9 @@ class SqlStore(
 
     def __init__(self, database: Database) -> None:
         self._db = database
+
+    def group(self) -> AbstractContextManager[None]:
+        return self._db.group()
 
     def close(self) -> None:
         self._db.close()

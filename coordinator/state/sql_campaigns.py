@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    RowMapping,
+    Select,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import find_record_set, get_record_set
@@ -21,7 +35,7 @@ from coordinator.state.records import (
     TaskRecord,
     TaskTotals,
 )
-from coordinator.state.rows import campaign_record, campaign_values
+from coordinator.state.rows import CAMPAIGN_COLUMNS, campaign_record, campaign_values
 from coordinator.state.store import Store
 from coordinator.state.tables import campaigns, leases, record_sets, tasks, trials
 from tunefleet.errors import Reason, TuneFleetError
@@ -50,7 +64,9 @@ class SqlCampaigns(Store):
         del fields["campaign_id"]
         with self._db.write() as connection:
             if idempotency_key:
-                made = select(campaigns).where(campaigns.c.idempotency_key == idempotency_key)
+                made = select(*CAMPAIGN_COLUMNS).where(
+                    campaigns.c.idempotency_key == idempotency_key
+                )
                 row = connection.execute(made).first()
                 if row is not None:
                     return campaign_record(row._mapping)
@@ -69,7 +85,9 @@ class SqlCampaigns(Store):
         return campaign_record(row)
 
     def list_campaigns(self, states: Sequence[CampaignState] = ()) -> list[CampaignRecord]:
-        query = select(campaigns).order_by(campaigns.c.created_at.desc(), campaigns.c.seq.desc())
+        query = select(*CAMPAIGN_COLUMNS).order_by(
+            campaigns.c.created_at.desc(), campaigns.c.seq.desc()
+        )
         if states:
             query = query.where(campaigns.c.state.in_(states))
         with self._db.read() as connection:
@@ -84,7 +102,7 @@ class SqlCampaigns(Store):
         values = campaign_values(changes) or {"campaign_id": campaign_id}
         with self._db.write() as connection:
             changed = connection.execute(update(campaigns).where(allowed).values(values))
-            row = connection.execute(select(campaigns).where(this)).first()
+            row = connection.execute(select(*CAMPAIGN_COLUMNS).where(this)).first()
         if row is None:
             raise _unknown(campaign_id)
         record = campaign_record(row._mapping)
@@ -115,17 +133,14 @@ class SqlCampaigns(Store):
                 .values(exhausted=True)
             )
 
-    def task_progress(self, campaign_id: str) -> list[TaskProgress]:
+    def task_progress(self, campaign_id: str, fingerprint: str = "") -> list[TaskProgress]:
+        named = {"campaign": campaign_id, "hardware": fingerprint}
         with self._db.read() as connection:
-            _check_campaign(connection, campaign_id)
-            rows = connection.execute(
-                select(tasks, record_sets)
-                .join_from(tasks, record_sets)
-                .where(tasks.c.campaign_id == campaign_id)
-                .order_by(tasks.c.seq)
-            ).mappings()
-            rounds = _ended_rounds(connection, campaign_id)
-            return [_task_progress(row, rounds) for row in rows]
+            rows = connection.execute(_TASKS_OF_ONE if fingerprint else _TASKS, named).all()
+            if not rows:
+                _check_campaign(connection, campaign_id)
+            rounds = _ended_rounds(connection, _ROUNDS_OF_ONE if fingerprint else _ROUNDS, named)
+        return [_task_progress(row, rounds) for row in rows]
 
     def known_tasks(self) -> list[KnownTask]:
         query = (
@@ -159,7 +174,7 @@ class SqlCampaigns(Store):
 
 def _find_campaign(connection: Connection, reference: str) -> RowMapping:
     exact = connection.execute(
-        select(campaigns).where(campaigns.c.campaign_id == reference)
+        select(*CAMPAIGN_COLUMNS).where(campaigns.c.campaign_id == reference)
     ).first()
     if exact is not None:
         return exact._mapping
@@ -169,7 +184,7 @@ def _find_campaign(connection: Connection, reference: str) -> RowMapping:
     matches: list[RowMapping] = []
     for condition in (beginning, campaigns.c.name == reference):
         # Three are enough for a message about two.
-        query = select(campaigns).where(condition).order_by(campaigns.c.seq.desc()).limit(3)
+        query = select(*CAMPAIGN_COLUMNS).where(condition).order_by(campaigns.c.seq.desc()).limit(3)
         found = list(connection.execute(query).mappings())
         if len(found) == 1:
             return found[0]
@@ -245,13 +260,7 @@ class _Rounds:
     def counted(self) -> int:
         return self.ended + self.abandoned // ABANDONED_A_ROUND
 
-    def add(
-        self,
-        state: LeaseState,
-        best_s: float | None,
-        trials: int,
-        phase_seconds: Mapping[str, float],
-    ) -> None:
+    def add(self, state: LeaseState, best_s: float | None, trials: int, seconds: float) -> None:
         if state in _ABANDONED and not trials:
             self.abandoned += 1
             return
@@ -260,58 +269,111 @@ class _Rounds:
         if best_s is not None:
             self.best_s.append(best_s)
             self.trials_then.append(self.trials)
-        seconds = sum(phase_seconds.get(phase, 0.0) for phase in ROUND_PHASES)
         if trials and seconds > 0:
             self.trial_s.append(seconds / trials)
 
 
-def _ended_rounds(connection: Connection, campaign_id: str) -> dict[TaskKey, _Rounds]:
-    rows = connection.execute(
-        select(
-            leases.c.workload,
-            leases.c.target,
-            leases.c.fingerprint,
-            leases.c.kind,
-            leases.c.state,
-            leases.c.best_s,
-            leases.c.trials,
-            leases.c.phase_seconds,
-        )
-        .where(
-            leases.c.campaign_id == campaign_id,
-            leases.c.kind.in_([kind for kind in LeaseKind if kind.measures]),
-            leases.c.state != LeaseState.ACTIVE,
-        )
-        .order_by(leases.c.fencing_token)
+# Made once, and their largest columns read as text that is known already: whoever gives a device of
+# a fleet its work looks at all tasks of its hardware.
+_TASKS = (
+    select(
+        record_sets.c.workload,
+        record_sets.c.target,
+        record_sets.c.fingerprint,
+        tasks.c.name,
+        tasks.c.weight,
+        tasks.c.flops,
+        tasks.c.workload_digest,
+        tasks.c.exhausted,
+        type_coerce(tasks.c.sources, Text),
+        tasks.c.trials,
+        tasks.c.measured,
+        record_sets.c.baseline_s,
+        record_sets.c.best_s,
+        record_sets.c.best_candidate,
     )
-    rounds: dict[TaskKey, _Rounds] = {}
-    for row in rows:
-        key = TaskKey(row.workload, row.target, row.fingerprint)
-        made = rounds.setdefault(key, _Rounds())
-        made.final_s = row.best_s
-        if row.kind == LeaseKind.ROUND:
-            made.add(row.state, row.best_s, row.trials, row.phase_seconds)
+    .join_from(tasks, record_sets)
+    .where(tasks.c.campaign_id == bindparam("campaign"))
+    .order_by(tasks.c.seq)
+)
+# Not as a condition on the join, for which SQLite reads all tasks of the campaign.
+_TASKS_OF_ONE = _TASKS.where(
+    tasks.c.record_set_id.in_(
+        select(record_sets.c.record_set_id).where(
+            record_sets.c.fingerprint == bindparam("hardware")
+        )
+    )
+)
+_ROUNDS = (
+    select(
+        leases.c.workload,
+        leases.c.target,
+        leases.c.fingerprint,
+        leases.c.kind,
+        leases.c.state,
+        leases.c.best_s,
+        leases.c.trials,
+        type_coerce(leases.c.phase_seconds, Text),
+    )
+    .where(
+        leases.c.campaign_id == bindparam("campaign"),
+        leases.c.kind.in_([kind for kind in LeaseKind if kind.measures]),
+        leases.c.state != LeaseState.ACTIVE,
+    )
+    .order_by(leases.c.fencing_token)
+)
+_ROUNDS_OF_ONE = _ROUNDS.where(leases.c.fingerprint == bindparam("hardware"))
+
+
+def _ended_rounds(
+    connection: Connection, query: Select[Any], named: Mapping[str, str]
+) -> dict[tuple[str, str, str], _Rounds]:
+    """Return what ended rounds left, by workload, target and hardware."""
+    rounds: dict[tuple[str, str, str], _Rounds] = {}
+    for row in connection.execute(query, named):
+        workload, target, fingerprint, kind, state, best_s, trials_made, phases = row
+        made = rounds.setdefault((workload, target, fingerprint), _Rounds())
+        made.final_s = best_s
+        if kind == LeaseKind.ROUND:
+            made.add(state, best_s, trials_made, _round_seconds(phases))
     return rounds
 
 
-def _task_progress(row: RowMapping, rounds: Mapping[TaskKey, _Rounds]) -> TaskProgress:
-    key = TaskKey(row["workload"], row["target"], row["fingerprint"])
-    made = rounds.get(key, _Rounds())
+@lru_cache(maxsize=4096)
+def _round_seconds(phase_seconds: str) -> float:
+    known = json.loads(phase_seconds)
+    return float(sum(known.get(phase, 0.0) for phase in ROUND_PHASES))
+
+
+_OF_THE_TASK = 9
+"""Columns that come first and hardly ever change."""
+
+
+@lru_cache(maxsize=8192)
+def _task_record(columns: tuple[Any, ...]) -> TaskRecord:
+    workload, target, fingerprint, name, weight, flops, digest, exhausted, sources = columns
+    return TaskRecord(
+        key=TaskKey(workload, target, fingerprint),
+        name=name,
+        weight=weight,
+        flops=flops,
+        workload_digest=digest,
+        exhausted=exhausted,
+        sources=json.loads(sources),
+    )
+
+
+def _task_progress(row: Row[Any], rounds: Mapping[tuple[str, str, str], _Rounds]) -> TaskProgress:
+    columns = tuple(row)
+    trials_made, measured, baseline_s, best_s, best_candidate = columns[_OF_THE_TASK:]
+    made = rounds.get(columns[:3]) or _Rounds()
     return TaskProgress(
-        task=TaskRecord(
-            key=key,
-            name=row["name"],
-            weight=row["weight"],
-            flops=row["flops"],
-            workload_digest=row["workload_digest"],
-            exhausted=row["exhausted"],
-            sources=row["sources"],
-        ),
-        trials=row["trials"],
-        measured=row["measured"],
-        baseline_s=row["baseline_s"],
-        best_s=row["best_s"],
-        best_candidate=row["best_candidate"],
+        task=_task_record(columns[:_OF_THE_TASK]),
+        trials=trials_made,
+        measured=measured,
+        baseline_s=baseline_s,
+        best_s=best_s,
+        best_candidate=best_candidate,
         rounds=made.counted,
         best_by_round_s=tuple(made.best_s),
         trials_by_round=tuple(made.trials_then),

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, null, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
 from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
 from coordinator.state.rows import device_record, device_values
 from coordinator.state.store import Store
-from coordinator.state.tables import canary_readings, device_profiles, devices, leases, trials
+from coordinator.state.tables import (
+    IS_ACTIVE,
+    canary_readings,
+    device_profiles,
+    devices,
+    leases,
+    trials,
+)
 from tunefleet.devices import DeviceProfile
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.trials import Verdict
+
+_HELD = (
+    select(devices.c.device_id, leases.c.lease_id)
+    .outerjoin(leases, (leases.c.device_id == devices.c.device_id) & IS_ACTIVE)
+    .where(devices.c.device_id.in_(bindparam("names", expanding=True)))
+)
+_TOUCH = (
+    update(devices)
+    .where(devices.c.device_id == bindparam("of_device"))
+    .values(last_seen=bindparam("now"))
+)
 
 
 class SqlDevices(Store):
@@ -51,6 +70,14 @@ class SqlDevices(Store):
                 Reason.AGENT_UNKNOWN, f"no agent is registered with the id {device_id!r}"
             )
 
+    def touch_devices(self, device_ids: Collection[str], now: float) -> dict[str, str]:
+        with self._db.write() as connection:
+            rows = connection.execute(_HELD, {"names": list(device_ids)})
+            held = {row.device_id: row.lease_id or "" for row in rows}
+            if held:
+                connection.execute(_TOUCH, [{"of_device": name, "now": now} for name in held])
+        return held
+
     def get_device(self, name_or_id: str) -> DeviceRecord:
         with self._db.read() as connection:
             for column in (devices.c.device_id, devices.c.name):
@@ -61,10 +88,12 @@ class SqlDevices(Store):
             Reason.DEVICE_UNKNOWN, f"no device has the id or the name {name_or_id!r}"
         )
 
-    def list_devices(self) -> list[DeviceRecord]:
+    def list_devices(self, fingerprint: str = "") -> list[DeviceRecord]:
+        query = select(devices).order_by(devices.c.name)
+        if fingerprint:
+            query = query.where(devices.c.fingerprint == fingerprint)
         with self._db.read() as connection:
-            rows = connection.execute(select(devices).order_by(devices.c.name)).mappings()
-            return [device_record(row) for row in rows]
+            return [device_record(row) for row in connection.execute(query).mappings()]
 
     def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
         stored = null() if quarantine is None else asdict(quarantine)

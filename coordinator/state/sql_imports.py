@@ -91,7 +91,10 @@ class _Import:
         seqs = self._connection.execute(
             insert(trials).returning(trials.c.seq, sort_by_parameter_order=True), values
         ).scalars()
-        payloads = [payload_values(r.trial, q) for r, q in zip(self.new, seqs, strict=True)]
+        payloads = [
+            payload_values(record.trial) | {"trial_seq": seq}
+            for record, seq in zip(self.new, seqs, strict=True)
+        ]
         self._connection.execute(insert(trial_payloads), payloads)
         self._count()
 
@@ -102,7 +105,7 @@ class _Import:
         for key, records in by_key.items():
             record_set = self._record_set(key)
             batch = [record.trial for record in records]
-            note_latencies(self._connection, record_set, batch)
+            note_latencies(self._connection, [(record_set, batch)])
             measured = sum(trial.latency_s is not None for trial in batch)
             self._connection.execute(
                 update(tasks)

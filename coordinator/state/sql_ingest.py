@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from coordinator.state.database import Database
-from coordinator.state.record_sets import get_record_set, note_baseline, note_best
+from coordinator.state.record_sets import Measured, get_record_set, note_baselines, note_best
 from coordinator.state.records import LeaseKind, TaskKey
 from coordinator.state.rows import pack
-from coordinator.state.store import IngestOutcome, Store
+from coordinator.state.store import IngestOutcome, PreparedReport, Store
 from coordinator.state.tables import devices, leases, tasks, trial_payloads, trials
 from tunefleet.leases import is_baseline
 from tunefleet.trials import Trial
+
+
+@dataclass(frozen=True)
+class _Rows(PreparedReport):
+    """A report with the columns of its trials."""
+
+    values: Mapping[str, dict[str, Any]]
+    payloads: Mapping[str, dict[str, Any]]
+    """Both by trial."""
 
 
 class SqlIngest(Store):
@@ -23,114 +33,199 @@ class SqlIngest(Store):
 
     _db: Database
 
-    def ingest_trials(
-        self,
-        device_id: str,
-        lease_id: str,
-        fencing_token: int,
-        trials: Sequence[Trial],
-        now: float,
-    ) -> IngestOutcome:
+    def prepare_report(
+        self, device_id: str, lease_id: str, fencing_token: int, trials: Sequence[Trial]
+    ) -> PreparedReport:
+        return _Rows(
+            device_id,
+            lease_id,
+            fencing_token,
+            tuple(trials),
+            # Of a trial that is there twice the first counts.
+            values={trial.trial_id: trial_values(trial) for trial in reversed(trials)},
+            payloads={trial.trial_id: payload_values(trial) for trial in reversed(trials)},
+        )
+
+    def ingest_reports(self, reports: Sequence[PreparedReport], now: float) -> list[IngestOutcome]:
         with self._db.write() as connection:
-            lease = connection.execute(
-                select(*_LEASE_COLUMNS).where(leases.c.lease_id == lease_id)
-            ).first()
-            refusal = _refusal(None if lease is None else lease._mapping, device_id, fencing_token)
-            if lease is None or refusal:
-                return IngestOutcome((), {trial.trial_id: refusal for trial in trials}, 0)
-            batch = _Batch.of(trials, lease_id, _stored_under(connection, trials))
-            _store(connection, lease._mapping, batch.new, now)
-        stored = tuple(t.trial_id for t in trials if t.trial_id not in batch.rejected)
-        return IngestOutcome(stored, batch.rejected, len(batch.new), lease.campaign_id)
+            known = _leases(connection, reports)
+            stored = _stored_under(connection, reports)
+            outcomes, batches = [], []
+            for report in reports:
+                assert isinstance(report, _Rows)
+                lease = known.get(report.lease_id)
+                refusal = _refusal(lease, report)
+                if lease is None or refusal:
+                    outcomes.append(
+                        IngestOutcome((), {trial.trial_id: refusal for trial in report.trials}, 0)
+                    )
+                    continue
+                batch = _Batch.of(report, lease, stored)
+                batches.append(batch)
+                outcomes.append(batch.outcome)
+            _store(connection, [batch for batch in batches if batch.new], now)
+        return outcomes
 
 
-_LEASE_COLUMNS = tuple(column for column in leases.c if column.name != "message")
+_LEASE_COLUMNS = tuple(
+    leases.c[name]
+    for name in (
+        *("lease_id", "device_id", "fencing_token", "kind", "campaign_id"),
+        *("workload", "target", "fingerprint"),
+    )
+)
+_LEASES = select(*_LEASE_COLUMNS).where(leases.c.lease_id.in_(bindparam("names", expanding=True)))
+_STORED = select(trials.c.trial_id, trials.c.lease_id).where(
+    trials.c.trial_id.in_(bindparam("names", expanding=True))
+)
+_INSERT = insert(trials).returning(trials.c.seq, sort_by_parameter_order=True)
+_INSERT_PAYLOADS = insert(trial_payloads)
+_COUNT_IN_TASKS = (
+    update(tasks)
+    .where(
+        tasks.c.campaign_id == bindparam("of_campaign"),
+        tasks.c.record_set_id == bindparam("of_record_set"),
+    )
+    .values(
+        trials=tasks.c.trials + bindparam("more"),
+        measured=tasks.c.measured + bindparam("more_measured"),
+    )
+)
+_COUNT_IN_LEASES = (
+    update(leases)
+    .where(leases.c.lease_id == bindparam("of_lease"))
+    .values(trials=leases.c.trials + bindparam("more"))
+)
+_COUNT_IN_DEVICES = (
+    update(devices)
+    .where(devices.c.device_id == bindparam("of_device"))
+    .values(trials=devices.c.trials + bindparam("more"))
+)
 
 
-def _refusal(lease: RowMapping | None, device_id: str, fencing_token: int) -> str:
-    if lease is None or lease["device_id"] != device_id:
+def _leases(connection: Connection, reports: Sequence[PreparedReport]) -> dict[str, Row[Any]]:
+    names = list({report.lease_id for report in reports})
+    return {row.lease_id: row for row in connection.execute(_LEASES, {"names": names})}
+
+
+def _refusal(lease: Row[Any] | None, report: PreparedReport) -> str:
+    if lease is None or lease.device_id != report.device_id:
         return "the lease never was this device's"
-    if lease["fencing_token"] != fencing_token:
+    if lease.fencing_token != report.fencing_token:
         return "the fencing token is not the lease's"
-    measures = LeaseKind(lease["kind"]).measures
+    measures = LeaseKind(lease.kind).measures
     return "" if measures else "the lease is not for measuring candidates"
 
 
-def _stored_under(connection: Connection, batch: Sequence[Trial]) -> dict[str, str]:
+def _stored_under(connection: Connection, reports: Sequence[PreparedReport]) -> dict[str, str]:
     """Return the lease of each trial that is stored already."""
-    names = {trial.trial_id for trial in batch}
-    rows = connection.execute(
-        select(trials.c.trial_id, trials.c.lease_id).where(trials.c.trial_id.in_(names))
-    )
-    return {row.trial_id: row.lease_id for row in rows}
+    names = list({trial.trial_id for report in reports for trial in report.trials})
+    return {row.trial_id: row.lease_id for row in connection.execute(_STORED, {"names": names})}
 
 
 @dataclass(frozen=True)
 class _Batch:
+    """What of a report is to be stored."""
+
+    lease: Row[Any]
+    report: _Rows
     new: list[Trial]
-    rejected: dict[str, str]
+    outcome: IngestOutcome
 
     @classmethod
-    def of(cls, batch: Iterable[Trial], lease_id: str, stored: Mapping[str, str]) -> _Batch:
+    def of(cls, report: _Rows, lease: Row[Any], stored: dict[str, str]) -> _Batch:
+        """Sort out a report's trials, and note the new ones among those that are stored."""
         new: dict[str, Trial] = {}
         rejected: dict[str, str] = {}
-        for trial in batch:
-            if trial.lease_id != lease_id:
+        for trial in report.trials:
+            if trial.lease_id != report.lease_id:
                 rejected[trial.trial_id] = "it names another lease than the report"
-            elif stored.get(trial.trial_id, lease_id) != lease_id:
+            elif stored.get(trial.trial_id, report.lease_id) != report.lease_id:
                 rejected[trial.trial_id] = "it is stored under another lease"
             elif trial.trial_id not in stored:
                 new.setdefault(trial.trial_id, trial)
-        return cls([trial for name, trial in new.items() if name not in rejected], rejected)
+        fresh = [trial for name, trial in new.items() if name not in rejected]
+        stored |= {trial.trial_id: report.lease_id for trial in fresh}
+        names = tuple(t.trial_id for t in report.trials if t.trial_id not in rejected)
+        return cls(
+            lease, report, fresh, IngestOutcome(names, rejected, len(fresh), lease.campaign_id)
+        )
 
 
-def _store(connection: Connection, lease: RowMapping, batch: Sequence[Trial], now: float) -> None:
-    if not batch:
+def _store(connection: Connection, batches: Sequence[_Batch], now: float) -> None:
+    if not batches:
         return
-    key = TaskKey(lease["workload"], lease["target"], lease["fingerprint"])
-    record_set = get_record_set(connection, key)
-    origin = {
-        "lease_id": lease["lease_id"],
-        "device_id": lease["device_id"],
-        "campaign_id": lease["campaign_id"],
-        "record_set_id": record_set,
-        "received_at": now,
-    }
-    seqs = connection.execute(
-        insert(trials).returning(trials.c.seq, sort_by_parameter_order=True),
-        [trial_values(trial) | origin for trial in batch],
-    ).scalars()
-    payloads = [payload_values(t, seq) for t, seq in zip(batch, seqs, strict=True)]
-    connection.execute(insert(trial_payloads), payloads)
-    note_latencies(connection, record_set, batch)
-    measured = sum(trial.latency_s is not None for trial in batch)
+    sets = _record_sets(connection, batches)
+    rows, payloads = [], []
+    for batch, record_set in zip(batches, sets, strict=True):
+        origin = {
+            "lease_id": batch.lease.lease_id,
+            "device_id": batch.lease.device_id,
+            "campaign_id": batch.lease.campaign_id,
+            "record_set_id": record_set,
+            "received_at": now,
+        }
+        for trial in batch.new:
+            rows.append(batch.report.values[trial.trial_id] | origin)
+            payloads.append(batch.report.payloads[trial.trial_id])
+    seqs = connection.execute(_INSERT, rows).scalars().all()
     connection.execute(
-        update(tasks)
-        .where(tasks.c.campaign_id == lease["campaign_id"], tasks.c.record_set_id == record_set)
-        .values(trials=tasks.c.trials + len(batch), measured=tasks.c.measured + measured)
+        _INSERT_PAYLOADS,
+        [payload | {"trial_seq": seq} for payload, seq in zip(payloads, seqs, strict=True)],
     )
-    connection.execute(
-        update(leases)
-        .where(leases.c.lease_id == lease["lease_id"])
-        .values(trials=leases.c.trials + len(batch))
+    note_latencies(
+        connection, [(number, batch.new) for number, batch in zip(sets, batches, strict=True)]
     )
+    _count(connection, batches, sets)
+
+
+def _record_sets(connection: Connection, batches: Sequence[_Batch]) -> list[int]:
+    keys = [TaskKey(b.lease.workload, b.lease.target, b.lease.fingerprint) for b in batches]
+    numbers = {key: get_record_set(connection, key) for key in set(keys)}
+    return [numbers[key] for key in keys]
+
+
+def _count(connection: Connection, batches: Sequence[_Batch], sets: Sequence[int]) -> None:
+    by_task: Counter[tuple[str, int]] = Counter()
+    measured: Counter[tuple[str, int]] = Counter()
+    by_lease: Counter[str] = Counter()
+    by_device: Counter[str] = Counter()
+    for batch, record_set in zip(batches, sets, strict=True):
+        count, task = len(batch.new), (batch.lease.campaign_id, record_set)
+        by_task[task] += count
+        measured[task] += sum(trial.latency_s is not None for trial in batch.new)
+        by_lease[batch.lease.lease_id] += count
+        by_device[batch.lease.device_id] += count
     connection.execute(
-        update(devices)
-        .where(devices.c.device_id == lease["device_id"])
-        .values(trials=devices.c.trials + len(batch))
+        _COUNT_IN_TASKS,
+        [
+            {"of_campaign": c, "of_record_set": r, "more": n, "more_measured": measured[c, r]}
+            for (c, r), n in by_task.items()
+        ],
+    )
+    connection.execute(_COUNT_IN_LEASES, [{"of_lease": k, "more": n} for k, n in by_lease.items()])
+    connection.execute(
+        _COUNT_IN_DEVICES, [{"of_device": k, "more": n} for k, n in by_device.items()]
     )
 
 
-def note_latencies(connection: Connection, record_set: int, batch: Iterable[Trial]) -> None:
-    """Take new trials, which are stored already, into their record set's summary."""
-    measured = [(t.latency_s, t) for t in batch if t.latency_s is not None]
-    baselines = [latency_s for latency_s, t in measured if is_baseline(t.trace)]
-    if measured:
-        latency_s, fastest = min(measured, key=lambda pair: pair[0])
-        names = {t.candidate for _, t in measured}
-        note_best(connection, record_set, fastest.candidate, latency_s, names)
-    if baselines:
-        note_baseline(connection, record_set, min(baselines))
+def note_latencies(connection: Connection, batches: Iterable[tuple[int, Iterable[Trial]]]) -> None:
+    """Take new trials into the summaries of their record sets, given by number."""
+    found: dict[int, Measured] = {}
+    baselines: list[tuple[int, float]] = []
+    for number, batch in batches:
+        for trial in batch:
+            latency_s = trial.latency_s
+            if latency_s is None:
+                continue
+            of_set = found.setdefault(number, Measured(trial.candidate, latency_s))
+            of_set.candidates.add(trial.candidate)
+            if latency_s < of_set.latency_s:
+                of_set.candidate, of_set.latency_s = trial.candidate, latency_s
+            if is_baseline(trial.trace):
+                baselines.append((number, latency_s))
+    note_best(connection, found)
+    note_baselines(connection, baselines)
 
 
 def trial_values(trial: Trial) -> dict[str, Any]:
@@ -153,11 +248,10 @@ def trial_values(trial: Trial) -> dict[str, Any]:
     }
 
 
-def payload_values(trial: Trial, seq: int) -> dict[str, Any]:
-    """Return the columns of what is kept apart from a trial."""
+def payload_values(trial: Trial) -> dict[str, Any]:
+    """Return the columns of what is kept apart from a trial, its number excepted."""
     features = trial.features
     return {
-        "trial_seq": seq,
         "stores": None if features is None else features.stores,
         "features": None if features is None else pack(features.data),
         "trace": pack(trial.trace.encode()),

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
-from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState
+from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState, TaskKey
 from coordinator.state.rows import lease_record, lease_values
 from coordinator.state.store import Store
-from coordinator.state.tables import campaigns, counters, devices, leases, record_sets
+from coordinator.state.tables import (
+    IS_ACTIVE,
+    campaigns,
+    counters,
+    devices,
+    leases,
+    record_sets,
+)
 from tunefleet.errors import Reason, TuneFleetError
 
 _FENCING = "fencing_token"
@@ -26,6 +33,10 @@ _BEST_NOW = (
         record_sets.c.fingerprint == leases.c.fingerprint,
     )
     .scalar_subquery()
+)
+
+_LEASED_TASKS = select(leases.c.workload, leases.c.target, leases.c.fingerprint).where(
+    leases.c.fingerprint == bindparam("hardware"), IS_ACTIVE
 )
 
 
@@ -89,6 +100,16 @@ class SqlLeases(Store):
             query = query.where(leases.c.kind.in_(kinds))
         with self._db.read() as connection:
             return [lease_record(row) for row in connection.execute(query).mappings()]
+
+    def leased_tasks(self, fingerprint: str) -> frozenset[TaskKey]:
+        with self._db.read() as connection:
+            rows = connection.execute(_LEASED_TASKS, {"hardware": fingerprint})
+            return frozenset(TaskKey(*row) for row in rows)
+
+    def is_leased(self, campaign_id: str) -> bool:
+        query = select(leases.c.lease_id).where(leases.c.campaign_id == campaign_id, IS_ACTIVE)
+        with self._db.read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def renew_lease(
         self, lease_id: str, fencing_token: int, expires_at: float, *, device_id: str = ""
@@ -165,10 +186,16 @@ def _this(lease_id: str, fencing_token: int, device_id: str) -> ColumnElement[bo
     return this & (leases.c.device_id == device_id) if device_id else this
 
 
+_KNOWN = select(
+    exists().where(devices.c.device_id == bindparam("device")),
+    exists().where(campaigns.c.campaign_id == bindparam("campaign")),
+)
+
+
 def _check_known(connection: Connection, lease: LeaseRecord) -> None:
-    device = select(devices.c.device_id).where(devices.c.device_id == lease.device_id)
-    if connection.execute(device).first() is None:
+    named = {"device": lease.device_id, "campaign": lease.campaign_id}
+    device_known, campaign_known = connection.execute(_KNOWN, named).one()
+    if not device_known:
         raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"there is no device {lease.device_id!r}")
-    campaign = select(campaigns.c.seq).where(campaigns.c.campaign_id == lease.campaign_id)
-    if connection.execute(campaign).first() is None:
+    if not campaign_known:
         raise TuneFleetError(Reason.CAMPAIGN_UNKNOWN, f"there is no campaign {lease.campaign_id!r}")

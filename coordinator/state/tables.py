@@ -25,6 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator
 
+# Made once: ``json.dumps`` makes one for each call.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class JsonText(TypeDecorator[Any]):
     """JSON kept as text, the same on every database; NaN and infinity survive, unlike in JSONB."""
@@ -34,7 +37,7 @@ class JsonText(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Write."""
-        return None if value is None else json.dumps(value, separators=(",", ":"))
+        return None if value is None else _encode(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:  # noqa: ARG002
         """Read."""
@@ -161,6 +164,7 @@ record_sets = Table(
     Column("best_s", Double),
     Column("best_candidate", String, nullable=False),
     UniqueConstraint("workload", "target", "fingerprint"),
+    Index("ix_record_sets_hardware", "fingerprint"),
 )
 
 tasks = Table(
@@ -205,6 +209,13 @@ leases = Table(
     Column("message", LargeBinary, nullable=False),
     Index("ix_leases_state_device", "state", "device_id"),
     Index("ix_leases_campaign", "campaign_id", "fencing_token"),
+    Index("ix_leases_hardware", "campaign_id", "fingerprint", "fencing_token"),
+    Index(
+        "ix_leases_active_hardware",
+        "fingerprint",
+        sqlite_where=_ACTIVE,
+        postgresql_where=_ACTIVE,
+    ),
     Index("ix_leases_device", "device_id", "fencing_token"),
     Index(
         "uq_leases_active_device",
@@ -225,6 +236,9 @@ leases = Table(
         postgresql_where=_ACTIVE,
     ),
 )
+
+IS_ACTIVE = text("leases.state = 'active'")
+"""As a literal, not as a parameter: only so an index of the active ones can be used."""
 
 trials = Table(
     "trials",
@@ -252,6 +266,7 @@ trials = Table(
     Index("ix_trials_fastest", "record_set_id", "latency_s", "candidate"),
     Index("ix_trials_tried", "record_set_id", "candidate", "verdict"),
     Index("ix_trials_campaign", "campaign_id", "seq"),
+    Index("ix_trials_lease", "lease_id"),
 )
 
 # Apart from their trials, so that scanning trials does not read through megabytes of these.

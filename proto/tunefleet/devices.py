@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 
 _MAX_TEXT_CHARS = 200
 _MAX_TEXTS = 512
@@ -72,6 +73,10 @@ class DeviceProfile:
             16 hex digits over what does not change while the hardware stays the same. Measured
             values, clocks, software versions and the exact memory size are left out.
         """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         identity = {
             "arch": self.arch,
             "cpu_model": self.cpu_model,

@@ -1,10 +1,10 @@
 """What a coordinator makes of a thousand agents, beside what else could keep their trials.
 
 Simulated agents (:mod:`.fleet_agents`) speak the real protocol to a real coordinator with a home
-of its own: a connection each, a control stream each, heartbeats, leases, reports. They measure
-nothing: their trials are real ones of the shipped dataset under new names. 25 of them at a time
-have the same hardware and share 64 tasks, 16 trials a round. All of it runs on this machine, so
-agents and coordinator share its cores.
+of its own: a connection with mutual TLS each, for which each has enrolled with a token, a control
+stream each, heartbeats, leases, reports. They measure nothing: their trials are real ones of the
+shipped dataset under new names. 25 of them at a time have the same hardware and share 64 tasks,
+16 trials a round. All of it runs on this machine, so agents and coordinator share its cores.
 
 Four parts, one after the other:
 
@@ -88,6 +88,7 @@ def _parse(quick: bool, arguments: Sequence[str]) -> argparse.Namespace:
         type=float,
         help="that all devices together measure under load; default: 2.2 for each",
     )
+    parser.add_argument("--plain", action="store_true", help="without TLS, for a comparison")
     parser.add_argument("--idle-s", type=float, default=8.0 if quick else 30.0)
     parser.add_argument("--load-s", type=float, default=8.0 if quick else 60.0)
     parser.add_argument("--peak-s", type=float, default=5.0 if quick else 20.0)
@@ -105,7 +106,9 @@ def _coordinator(
 ) -> dict[str, Figure]:
     kept = "PostgreSQL" if database_url else "SQLite"
     acknowledged = 0
-    with running_fleet(folder, options.agents, options.processes, database_url) as (fleet, client):
+    with running_fleet(
+        folder, options.agents, options.processes, database_url, plain=options.plain
+    ) as (fleet, client):
         began = time.monotonic()
         fleet.tell(do="connect")
         connecting_s = time.monotonic() - began

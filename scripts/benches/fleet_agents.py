@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,9 +26,16 @@ from scripts.benches.fleet_trials import TrialSource
 from tunefleet import __version__
 from tunefleet.conversions import profile_to_proto, seconds
 from tunefleet.features import schema_digest
+from tunefleet.identity.credentials import CHANNEL_OPTIONS, Credentials
+from tunefleet.identity.enrolling import enrol
+from tunefleet.identity.keys import new_key
+from tunefleet.identity.tokens import parse_token
+from tunefleet.protocol import DEVICE_KEY, SPOKEN
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2, trial_pb2
 
+_ENROLLING = 4
+"""Agents of a process that enrol at a time: every process is turned away beyond some."""
 _CALL_LIMIT_S = 20.0
 _REPORT_LIMIT_S = 60.0
 _LONGEST_RETRY_S = 2.0
@@ -78,8 +85,13 @@ class Fleet:
     chance: random.Random = field(default_factory=random.Random)
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """Open a connection of an agent's own: channels with equal options would share one."""
+def open_channel(address: str, credentials: Credentials | None) -> grpc.aio.Channel:
+    """Open a connection of an agent's own: channels with equal options would share one.
+
+    Args:
+        address: ``HOST:PORT``.
+        credentials: of the agent; plain text without.
+    """
     options = [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
@@ -91,7 +103,11 @@ def open_channel(address: str) -> grpc.aio.Channel:
         ("grpc.min_reconnect_backoff_ms", 10_000),
         ("grpc.max_receive_message_length", 64 * 2**20),
     ]
-    return grpc.aio.insecure_channel(address, options=options)
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(
+        address, credentials.channel_credentials(), options=[*options, *CHANNEL_OPTIONS]
+    )
 
 
 class SimulatedAgent:
@@ -101,17 +117,26 @@ class SimulatedAgent:
         self._fleet = fleet
         self._number = number
         self._id = f"bench-{number:05d}"
+        self._metadata = ((DEVICE_KEY, self._id),)
         self._hint = asyncio.Event()
         self._beat = asyncio.Event()
         self._held = ""
         self._dropped = False
         self._heartbeat_s = 5.0
+        self._credentials: Credentials | None = None
         self.streaming = False
         self._tasks: list[asyncio.Task[None]] = []
 
+    async def enrol(self, token: str) -> None:
+        """Become known to the coordinator, as a new device does once."""
+        joined = await asyncio.to_thread(
+            enrol, self._fleet.address, parse_token(token), new_key(), self._id
+        )
+        self._credentials = joined.credentials
+
     async def connect(self) -> None:
         """Register, open the control stream and send a heartbeat."""
-        self._channel = open_channel(self._fleet.address)
+        self._channel = open_channel(self._fleet.address, self._credentials)
         self._stub: Any = agent_service_pb2_grpc.AgentServiceStub(self._channel)
         registered = await self._call(self._stub.RegisterAgent, self._registration())
         self._heartbeat_s = seconds(registered.heartbeat_interval)
@@ -141,12 +166,17 @@ class SimulatedAgent:
             target=hardware.target,
             agent_version=__version__,
             feature_schema=schema_digest(),
+            min_protocol=SPOKEN.oldest,
+            max_protocol=SPOKEN.newest,
+            capabilities=["benchmark", "featurize", "replay", "round"],
         )
 
     async def _listen(self, opened: asyncio.Event) -> None:
         while True:
             with suppress(grpc.aio.AioRpcError):
-                async for response in self._stub.Control(pb.ControlRequest(device_id=self._id)):
+                async for response in self._stub.Control(
+                    pb.ControlRequest(device_id=self._id), metadata=self._metadata
+                ):
                     self.streaming = True
                     opened.set()
                     if response.hint in {pb.HINT_UNSPECIFIED, pb.HINT_WORK_AVAILABLE}:
@@ -168,7 +198,9 @@ class SimulatedAgent:
 
     async def _heartbeat(self) -> None:
         held = [self._held] if self._held else []
-        request = pb.SendHeartbeatRequest(device_id=self._id, lease_ids=held)
+        request = pb.SendHeartbeatRequest(
+            device_id=self._id, lease_ids=held, clock_unix_s=time.time()
+        )
         response = await self._call(self._stub.SendHeartbeat, request)
         self._fleet.counts.heartbeats += 1
         if self._held in response.cancelled_lease_ids:
@@ -263,7 +295,7 @@ class SimulatedAgent:
         """Call until there is an answer."""
         while True:
             try:
-                return await method(request, timeout=limit_s)
+                return await method(request, timeout=limit_s, metadata=self._metadata)
             except grpc.aio.AioRpcError as e:
                 name = f"{type(request).__name__} {e.code().name}: {(e.details() or '')[:80]}"
                 self._fleet.counts.errors[name] += 1
@@ -278,11 +310,10 @@ async def _serve(fleet: Fleet, agents: list[SimulatedAgent], at_once: int) -> No
     while line := await reader.readline():
         command = json.loads(line)
         answer: dict[str, Any] = {}
-        if command["do"] == "connect":
-            turn = asyncio.Semaphore(at_once)
-            began = time.monotonic()
-            await asyncio.gather(*(_connect(agent, turn) for agent in agents))
-            answer = {"seconds": time.monotonic() - began}
+        if command["do"] == "enrol":
+            await _each(agents, _ENROLLING, lambda agent: agent.enrol(command["token"]))  # noqa: B023
+        elif command["do"] == "connect":
+            await _each(agents, at_once, lambda agent: agent.connect())
         elif command["do"] == "pace":
             fleet.pace = Pace(command["trial_s"], command["report_s"])
         elif command["do"] == "reset":
@@ -296,9 +327,18 @@ async def _serve(fleet: Fleet, agents: list[SimulatedAgent], at_once: int) -> No
         sys.stdout.flush()
 
 
-async def _connect(agent: SimulatedAgent, turn: asyncio.Semaphore) -> None:
-    async with turn:
-        await agent.connect()
+async def _each(
+    agents: list[SimulatedAgent],
+    at_once: int,
+    act: Callable[[SimulatedAgent], Awaitable[None]],
+) -> None:
+    turn = asyncio.Semaphore(at_once)
+
+    async def wait_and_act(agent: SimulatedAgent) -> None:
+        async with turn:
+            await act(agent)
+
+    await asyncio.gather(*map(wait_and_act, agents))
 
 
 async def _main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from coordinator.state.sql import open_store
 from scripts.benches.fleet_hardware import CAMPAIGN, seed_campaign
 from scripts.benches.harness import await_value, note, tree_rss_mb
 from tunefleet.client import TuneFleet
+from tunefleet.identity.credentials import INSECURE_VARIABLE
 
 _START_LIMIT_S = 120.0
 _STOP_LIMIT_S = 30.0
@@ -128,7 +130,7 @@ class FleetRun:
 
 @contextmanager
 def running_fleet(
-    folder: Path, agents: int, processes: int, database_url: str = ""
+    folder: Path, agents: int, processes: int, database_url: str = "", *, plain: bool = False
 ) -> Iterator[tuple[FleetRun, TuneFleet]]:
     """Run a coordinator with a campaign at rest, and agents that are not connected yet.
 
@@ -139,6 +141,7 @@ def running_fleet(
         agents: to simulate.
         processes: to spread them over.
         database_url: of its state; its home's SQLite by default.
+        plain: without TLS, for a comparison.
     """
     home = Home(folder / "home")
     home.root.mkdir(parents=True)
@@ -152,14 +155,20 @@ def running_fleet(
     ]
     with ExitStack() as stack:
         log = stack.enter_context((folder / "coordinator.log").open("wb"))
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        # What the coordinator leaves for this person's commands is not to be left in their home.
+        environment = {**os.environ, "XDG_CONFIG_HOME": str(folder / "config")}
+        environment[INSECURE_VARIABLE] = "1" if plain else "0"
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         stack.callback(_end, server)
         address = await_value(
             "the coordinator's address", lambda: _read(home.address_file), _START_LIMIT_S
         )
         run = FleetRun(server, agents)
         run.start_agents(address, processes, folder / "agents.log", stack)
-        with TuneFleet(address) as client:
+        with TuneFleet(address, credentials=None if plain else home.admin_dir) as client:
+            if not plain:
+                note(f"fleet: enrolling {agents} agents")
+                run.tell(do="enrol", token=client.create_token(uses=agents).text)
             yield run, client
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from in_memory_coordinator import InMemoryCoordinator
@@ -27,7 +27,7 @@ from tunefleet.v1 import lease_pb2
 
 DEVICE_ID = "11111111-2222-3333-4444-555555555555"
 TARGET = '{"kind":"llvm","num-cores":1}'
-QUICK = Pace(first_retry_s=0.01, longest_retry_s=0.05)
+QUICK = Pace(first_retry_s=0.01, longest_retry_s=0.05, report_s=0.01)
 DONE = WorkResult(lease_pb2.LEASE_OUTCOME_DONE)
 
 
@@ -117,14 +117,17 @@ class Rig:
 
 @asynccontextmanager
 async def open_rig(
-    server: InMemoryCoordinator, folder: Path, outbox_limit_bytes: int = 2**20
+    server: InMemoryCoordinator,
+    folder: Path,
+    outbox_limit_bytes: int = 2**20,
+    report_s: float = QUICK.report_s,
 ) -> AsyncIterator[Rig]:
     """Put an agent together that is registered with the server."""
     channel = open_channel(server.address)
     coordinator = Coordinator(channel, Identity(DEVICE_ID, "device"), QUICK)
     outbox = Outbox(folder / "outbox.db", outbox_limit_bytes)
     work = ChosenWork()
-    delivery = Delivery(outbox, coordinator, QUICK)
+    delivery = Delivery(outbox, coordinator, replace(QUICK, report_s=report_s))
     leasing = Leasing(coordinator, delivery, work, QUICK)
     presence = Presence(coordinator, leasing, outbox.fill, QUICK)
     await coordinator.register(DeviceProfile("x86_64", None, (), None, 1))

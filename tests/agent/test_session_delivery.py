@@ -35,6 +35,18 @@ async def test_trials_arrive_and_leave_the_outbox(rig: Rig) -> None:
     assert rig.outbox.pending() == 0
 
 
+async def test_trials_travel_together_and_the_last_of_a_round_do_not_wait(
+    server: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    async with open_rig(server, tmp_path, report_s=3600.0) as rig:
+        rig.start(rig.delivery.run())
+        await rig.deliver(make_lease(), 1)
+        await eventually(lambda: rig.outbox.pending() == 0)
+        await rig.deliver(make_lease(), 5, first=1)
+        await rig.delivery.flushed("lease-1")
+        assert server.batch_sizes == [1, 5]
+
+
 async def test_trials_of_an_earlier_run_are_sent_first(rig: Rig) -> None:
     earlier = await rig.deliver(make_lease("earlier"), 3)
     later = await rig.deliver(make_lease("later"), 3)

@@ -92,6 +92,44 @@ async def test_equal_notices_are_told_once() -> None:
         assert [await anext(notices), await anext(notices)] == [Notice.WORK, Notice.LEASES]
 
 
+async def test_only_devices_that_wait_for_work_hear_of_it() -> None:
+    bus = Bus()
+    busy, waiting = bus.watch_device("id-busy"), bus.watch_device("id-waiting")
+    for notices in (busy, waiting):
+        assert await anext(notices) is Notice.OPENED
+    bus.device_works("id-busy")
+    bus.notify_work()
+    bus.notify_leases("id-busy")
+    async with asyncio.timeout(PATIENCE_S):
+        assert await anext(waiting) is Notice.WORK
+        assert await anext(busy) is Notice.LEASES
+    bus.device_waits("id-busy", "hardware")
+    assert bus.waiting_devices() == 2
+    bus.notify_work()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await anext(busy) is Notice.WORK
+
+
+async def test_work_for_few_wakes_few_in_turn() -> None:
+    bus = Bus()
+    names = ("id-1", "id-2", "id-3", "id-other")
+    watching = {name: bus.watch_device(name) for name in names}
+    for name, notices in watching.items():
+        assert await anext(notices) is Notice.OPENED
+        bus.device_waits(name, "other" if name == "id-other" else "hardware")
+    heard = [asyncio.ensure_future(anext(notices)) for notices in watching.values()]
+    bus.notify_work("hardware", at_most=1)
+    await asyncio.wait(heard, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.done() for task in heard] == [True, False, False, False]
+    bus.notify_work("hardware", at_most=2)
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*heard[1:3])
+    assert not heard[3].done()
+    bus.stop()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await heard[3] is Notice.STOPPING
+
+
 async def test_stopping_is_the_last_notice() -> None:
     bus = Bus()
     notices = bus.watch_device("id-pi4")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +118,30 @@ class Fleet(RuleBasedStateMachine):
         assert not outcome.rejected
         assert outcome.new == len(names - held.acknowledged)
         held.acknowledged |= names
+
+    @precondition(lambda self: any(held.outbox for held in self.leases))
+    @rule(data=st.data(), undone=st.booleans())
+    def report_together(self, data: st.DataObject, undone: bool) -> None:
+        """Report for several leases at once; in a group that is undone, none of it has happened."""
+        with_trials = [held for held in self.leases if held.outbox]
+        reports, expected = [], []
+        before = {held.lease_id: set(held.acknowledged) for held in with_trials}
+        for held in data.draw(st.lists(st.sampled_from(with_trials), min_size=1, max_size=4)):
+            some = data.draw(st.lists(st.sampled_from(held.outbox), min_size=1, max_size=4))
+            names = {t.trial_id for t in some}
+            expected.append((names, len(names - held.acknowledged)))
+            held.acknowledged |= names
+            reports.append(
+                self.store.prepare_report(held.device_id, held.lease_id, held.token, some)
+            )
+        with suppress(ZeroDivisionError), self.store.group():
+            outcomes = self.store.ingest_reports(reports, self.now)
+            assert [(set(o.stored), o.new) for o in outcomes] == expected
+            if undone:
+                raise ZeroDivisionError
+        if undone:
+            for held in with_trials:
+                held.acknowledged = before[held.lease_id]
 
     @precondition(lambda self: any(held.outbox for held in self.leases))
     @rule(data=st.data(), forged=st.sampled_from(["token", "device", "lease"]))

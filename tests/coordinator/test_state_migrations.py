@@ -21,6 +21,10 @@ ADDED_AFTER_0006 = (
     *("campaigns.tuning_ended", "leases.trials", "campaigns.tvm_version"),
     *("devices.draining", "devices.protocol", "devices.feature_schema", "devices.capabilities"),
 )
+INDEXED_AFTER_0006 = (
+    *("ix_leases_device", "ix_leases_hardware", "ix_leases_active_hardware"),
+    *("ix_record_sets_hardware", "ix_trials_lease"),
+)
 """What later migrations made, to undo them."""
 
 
@@ -63,7 +67,8 @@ def test_the_trials_of_rounds_that_older_releases_leased_are_counted(url: str) -
     store.close()
     engine = create_engine(url)
     with engine.begin() as connection:
-        connection.execute(text("DROP INDEX ix_leases_device"))
+        for index in INDEXED_AFTER_0006:
+            connection.execute(text(f"DROP INDEX {index}"))
         for table in MADE_AFTER_0006:
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ADDED_AFTER_0006:

@@ -62,8 +62,13 @@ class CampaignStore(ABC):
         """Note that a task's search finds nothing more to try."""
 
     @abstractmethod
-    def task_progress(self, campaign_id: str) -> list[TaskProgress]:
-        """Return a campaign's tasks in the order they were added, with what is known of each."""
+    def task_progress(self, campaign_id: str, fingerprint: str = "") -> list[TaskProgress]:
+        """Return a campaign's tasks in the order they were added, with what is known of each.
+
+        Args:
+            campaign_id: which campaign's.
+            fingerprint: only those for this hardware; empty for all.
+        """
 
     @abstractmethod
     def known_tasks(self) -> list[KnownTask]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
 
@@ -27,12 +28,21 @@ class DeviceStore(ABC):
         """Note that a device was heard of. Raises AGENT_UNKNOWN."""
 
     @abstractmethod
+    def touch_devices(self, device_ids: Collection[str], now: float) -> dict[str, str]:
+        """Note that devices were heard of.
+
+        Returns:
+            The id of the lease that each holds, empty for none; those that are not known are
+            missing.
+        """
+
+    @abstractmethod
     def get_device(self, name_or_id: str) -> DeviceRecord:
         """Return one device by id or by name. Raises DEVICE_UNKNOWN."""
 
     @abstractmethod
-    def list_devices(self) -> list[DeviceRecord]:
-        """Return all devices, by name."""
+    def list_devices(self, fingerprint: str = "") -> list[DeviceRecord]:
+        """Return all devices, or those of one hardware, by name."""
 
     @abstractmethod
     def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState
+from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState, TaskKey
 
 
 class LeaseStore(ABC):
@@ -40,6 +40,14 @@ class LeaseStore(ABC):
         kinds: Sequence[LeaseKind] = (),
     ) -> list[LeaseRecord]:
         """Return leases of a campaign (of all for none) in given states and of given kinds."""
+
+    @abstractmethod
+    def leased_tasks(self, fingerprint: str) -> frozenset[TaskKey]:
+        """Return what is being worked on for a hardware, by whatever campaign."""
+
+    @abstractmethod
+    def is_leased(self, campaign_id: str) -> bool:
+        """Return whether any device is at work for a campaign."""
 
     @abstractmethod
     def renew_lease(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from coordinator.state.records import TaskKey
 from coordinator.state.trial_records import KnownCandidate, LatencyPoint, TrainingRow
@@ -25,10 +25,39 @@ class IngestOutcome:
     """The campaign of the lease; empty where everything was rejected for its lease."""
 
 
+@dataclass(frozen=True)
+class PreparedReport:
+    """Trials that a device reports, as far as they can be got ready without the database.
+
+    Only the store that made it can read all of it.
+    """
+
+    device_id: str
+    lease_id: str
+    fencing_token: int
+    trials: Sequence[Trial] = field(repr=False)
+
+
 class TrialStore(ABC):
     """What the store does with trials, by the rules of the whole contract."""
 
     @abstractmethod
+    def prepare_report(
+        self, device_id: str, lease_id: str, fencing_token: int, trials: Sequence[Trial]
+    ) -> PreparedReport:
+        """Do what storing trials takes apart from the database, so that no writer waits for it."""
+
+    @abstractmethod
+    def ingest_reports(self, reports: Sequence[PreparedReport], now: float) -> list[IngestOutcome]:
+        """Store trials, each exactly once, under the task and campaign of their lease.
+
+        Late trials, of a lease that has ended, are stored too. Trials of a lease that never was
+        this device's, or with another token, or that name another lease, are rejected one by one.
+
+        Returns:
+            What became of each report, in their order.
+        """
+
     def ingest_trials(
         self,
         device_id: str,
@@ -37,11 +66,9 @@ class TrialStore(ABC):
         trials: Sequence[Trial],
         now: float,
     ) -> IngestOutcome:
-        """Store trials, each exactly once, under the task and campaign of their lease.
-
-        Late trials, of a lease that has ended, are stored too. Trials of a lease that never was
-        this device's, or with another token, or that name another lease, are rejected one by one.
-        """
+        """Store one report's trials, as :meth:`ingest_reports`."""
+        report = self.prepare_report(device_id, lease_id, fencing_token, trials)
+        return self.ingest_reports([report], now)[0]
 
     @abstractmethod
     def tried_candidates(self, key: TaskKey) -> frozenset[str]:
