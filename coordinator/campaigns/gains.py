@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from coordinator.campaigns.round_size import ROUND_TRIALS
 from coordinator.state.records import TaskProgress
@@ -79,6 +80,32 @@ class _Round:
 
 
 @dataclass(frozen=True)
+class _Experience:
+    """What rounds brought and had promised, summed up so that any stage of them is read at once."""
+
+    begun: list[int]
+    """Trials of its task when each began, ascending."""
+    gained: list[float]
+    promised: list[float]
+    """Sums over the rounds before each and over all, one more than there are rounds."""
+
+    @classmethod
+    def of(cls, rounds: Sequence[_Round]) -> _Experience:
+        ordered = sorted(rounds, key=lambda r: r.begun)
+        return cls(
+            [r.begun for r in ordered],
+            list(accumulate((r.log_gain for r in ordered), initial=0.0)),
+            list(accumulate((_promise(r.begun, r.trials) for r in ordered), initial=0.0)),
+        )
+
+    def near(self, made: int) -> tuple[float, float]:
+        """Return what rounds of the same stage as after so many trials brought and had promised."""
+        first = bisect_left(self.begun, made / _SAME_STAGE)
+        end = bisect_right(self.begun, made * _SAME_STAGE)
+        return self.gained[end] - self.gained[first], self.promised[end] - self.promised[first]
+
+
+@dataclass(frozen=True)
 class Outlook:
     """The tasks of one group and what may still be expected of each.
 
@@ -106,10 +133,9 @@ class Outlook:
         if best is None:
             return math.inf if progress.rounds < HOPELESS_ROUNDS else 0.0
         made = max(1, progress.trials)
-        near = [r for r in self._rounds if _is_near(r, made)]
-        own = [r for r in _rounds_of(progress) if _is_near(r, made)]
         one_round = _promise(made, ROUND_TRIALS)
-        factor = _shrunken(1.0, _GROUP_ROUNDS * one_round, near)
+        factor = _shrunken(1.0, _GROUP_ROUNDS * one_round, self._experience.near(made))
+        own = _Experience.of(_rounds_of(progress)).near(made)
         factor = _shrunken(factor, _TASK_ROUNDS * one_round, own)
         expected = factor * _promise(made, trials)
         room = self._room(progress, best)
@@ -139,8 +165,8 @@ class Outlook:
         return sum(t.task.weight * t.best_s for t in self.tasks if t.best_s is not None)
 
     @cached_property
-    def _rounds(self) -> list[_Round]:
-        return [r for t in self.tasks for r in _rounds_of(t)]
+    def _experience(self) -> _Experience:
+        return _Experience.of([r for t in self.tasks for r in _rounds_of(t)])
 
     @cached_property
     def _peak(self) -> float:
@@ -168,10 +194,6 @@ def _promise(made: int, trials: int) -> float:
     return _PROMISE * (1 / math.sqrt(made) - 1 / math.sqrt(made + trials))
 
 
-def _is_near(one: _Round, made: int) -> bool:
-    return made / _SAME_STAGE <= one.begun <= made * _SAME_STAGE
-
-
 def _rounds_of(progress: TaskProgress) -> list[_Round]:
     """Return a task's rounds from the second on: the first has nothing to improve upon."""
     ends = list(zip(progress.trials_by_round, progress.best_by_round_s, strict=True))
@@ -183,8 +205,7 @@ def _rounds_of(progress: TaskProgress) -> list[_Round]:
     ]
 
 
-def _shrunken(prior: float, weight: float, rounds: Sequence[_Round]) -> float:
+def _shrunken(prior: float, weight: float, seen: tuple[float, float]) -> float:
     """Return gain over promise of some rounds and of imaginary ones that gain ``prior`` times."""
-    gained = sum(r.log_gain for r in rounds)
-    promised = sum(_promise(r.begun, r.trials) for r in rounds)
+    gained, promised = seen
     return (prior * weight + gained) / (weight + promised)

@@ -24,7 +24,7 @@ from coordinator.campaigns.collecting import (
 from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
 from coordinator.campaigns.finals import choose_final, in_finals, trials_in_time
 from coordinator.campaigns.lookups import outlook_of, predictions_of
-from coordinator.campaigns.relatives import nearest_relatives
+from coordinator.campaigns.relatives import Relatives
 from coordinator.campaigns.replaying import REPLAY_ATTEMPTS, choose_replay
 from coordinator.campaigns.round_size import search_of
 from coordinator.campaigns.scheduler import Choice, choose_round, lacks_baseline
@@ -72,6 +72,9 @@ KNOWN_TRACES = 32
 RELATIVES = 8
 """Similar tasks whose schedules are sent along with a task's first round."""
 
+_RELATIVES_KEPT_S = 5.0
+"""For so long tasks that got their first latency are not looked for among all that are known."""
+
 _TRACES_A_RELATIVE = 2
 
 
@@ -92,12 +95,16 @@ class LeasePlanner:
         bus: Bus,
         clock: Callable[[], float] = time.time,
         calls: GroupedCalls | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
         # One decision at a time, else two devices would be given the same round.
         self._calls = calls or GroupedCalls(store)
+        self._monotonic = monotonic
+        self._relatives: Relatives | None = None
+        self._relatives_at = 0.0
 
     async def next_lease(self, device: DeviceRecord) -> Lease | None:
         """Grant the device its next piece of work, or ``None`` where there is none for it."""
@@ -277,9 +284,16 @@ class LeasePlanner:
         if progress.rounds:
             return ()
         task = KnownTask(progress.task.key, progress.task.name, progress.task.flops)
-        keys = nearest_relatives(task, self._store.known_tasks(), RELATIVES)
+        keys = self._known_relatives().nearest(task, RELATIVES)
         best = [self._store.best_candidates(key, _TRACES_A_RELATIVE) for key in keys]
         return tuple(k.trace for by_rank in zip_longest(*best) for k in by_rank if k is not None)
+
+    def _known_relatives(self) -> Relatives:
+        """Arrange what is known of all tasks; again now and then, for it changes slowly."""
+        now = self._monotonic()
+        if self._relatives is None or now - self._relatives_at > _RELATIVES_KEPT_S:
+            self._relatives, self._relatives_at = Relatives(self._store.known_tasks()), now
+        return self._relatives
 
     def _collecting_round(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
+from coordinator.server.messages import is_online
 from coordinator.server.selectors import matches
 from coordinator.state.records import CampaignRecord, DeviceRecord
 from coordinator.state.store import Store
@@ -15,14 +17,21 @@ _DEVICE_POLL_S = 0.5
 
 
 async def ready_devices(
-    store: Store, campaign: CampaignRecord, say: Callable[[str], None]
+    store: Store,
+    campaign: CampaignRecord,
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.time,
 ) -> list[DeviceRecord]:
-    """Return a campaign's devices once every one of them is ready.
+    """Return a campaign's devices once every one of them that is online is ready.
+
+    One that vanished before it had measured itself may never come back: only where no device is
+    ready, it is waited for.
 
     Args:
         store: where devices are known.
         campaign: whose selector chooses.
         say: told whom is waited for.
+        clock: seconds since 1970.
 
     Raises:
         TuneFleetError: NO_DEVICE_MATCHES.
@@ -36,8 +45,9 @@ async def ready_devices(
                 f"no device matches {campaign.spec.device_selector!r} any more",
             )
         ready = [d for d in chosen if d.ready]
-        if len(ready) == len(chosen):
+        measuring = [d for d in chosen if not d.ready and is_online(d, clock())]
+        if ready and not measuring:
             return ready
-        waiting = ", ".join(sorted(d.name for d in chosen if not d.ready))
-        say(f"waiting for {waiting} to measure itself")
+        names = ", ".join(sorted(d.name for d in measuring or chosen))
+        say(f"waiting for {names} to {'measure itself' if measuring else 'come back'}")
         await asyncio.sleep(_DEVICE_POLL_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def planner(store: Store) -> LeasePlanner:
-    return LeasePlanner(store, Bus(), clock=lambda: NOW)
+    # Minutes pass between two looks at the time.
+    minutes = itertools.count(step=60.0)
+    return LeasePlanner(store, Bus(), clock=lambda: NOW, monotonic=lambda: next(minutes))
 
 
 def tuning(store: Store, **changes: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.campaigns.relatives import nearest_relatives
+from coordinator.campaigns.relatives import Relatives
 from coordinator.state.records import KnownTask, TaskKey
 
 
@@ -20,7 +20,7 @@ TASK = known("mine", "fused_conv2d7_add3_relu2")
 
 
 def nearest(*others: KnownTask, limit: int = 10) -> list[str]:
-    return [key.workload for key in nearest_relatives(TASK, others, limit)]
+    return [key.workload for key in Relatives(others).nearest(TASK, limit)]
 
 
 def test_only_the_same_first_operator_counts() -> None:
@@ -45,7 +45,7 @@ def test_the_nearer_in_work_comes_first() -> None:
 
 def test_the_task_itself_is_no_relative_but_its_other_targets_are() -> None:
     elsewhere = known("mine", target="avx2")
-    assert nearest_relatives(TASK, [TASK, elsewhere], 10) == [elsewhere.key]
+    assert Relatives([TASK, elsewhere]).nearest(TASK, 10) == [elsewhere.key]
 
 
 def test_what_was_measured_here_comes_before_what_was_measured_elsewhere() -> None:
@@ -58,4 +58,4 @@ def test_no_more_than_wanted_come_back() -> None:
 
 def test_a_task_without_floating_point_operations_has_relatives_too() -> None:
     task = known("mine", "transpose", flops=0.0)
-    assert len(nearest_relatives(task, [known("other", "transpose", flops=0.0)], 10)) == 1
+    assert len(Relatives([known("other", "transpose", flops=0.0)]).nearest(task, 10)) == 1
