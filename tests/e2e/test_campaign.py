@@ -148,6 +148,7 @@ def online(fleet: Fleet) -> list[str]:
     return sorted(d["name"] for d in devices if d["state"].lower().endswith("online"))
 
 
+@pytest.mark.slow
 def test_two_targets_on_one_machine_keep_their_records_apart_and_share_the_model(
     fleet: Fleet, network: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ SSE = "llvm -mcpu=x86-64-v2 -num-cores=1"
 AVX2 = "llvm -mcpu=x86-64-v3 -num-cores=1"
 
 
+@pytest.mark.slow
 def test_a_collection_covers_every_task_evenly_and_survives_its_coordinator(fleet: Fleet) -> None:
     fleet.start_agent("one")
     eventually("the agent's profile", lambda: online(fleet) == ["one"])

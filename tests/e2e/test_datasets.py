@@ -37,6 +37,7 @@ def features_of(folder: Path) -> dict[str, list[float] | None]:
     return dict(zip(table["trial_id"].to_pylist(), table["features"].to_pylist(), strict=True))
 
 
+@pytest.mark.slow
 def test_trials_move_to_another_fleet_get_features_there_and_are_measured_again(
     fleet: Fleet, elsewhere: Fleet, tmp_path: Path
 ) -> None:

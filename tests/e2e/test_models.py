@@ -92,6 +92,7 @@ def test_a_model_is_trained_judged_promoted_listed_and_rolled_back(
     assert by_version["models"][0]["metrics"] == by_folder["models"][0]["metrics"]
 
 
+@pytest.mark.slow
 def test_agents_rank_with_a_promoted_model_from_their_first_round(
     fleet: Fleet, network: Path, models: tuple[Path, Path], tmp_path: Path
 ) -> None:
