@@ -109,6 +109,8 @@ class Coordinator:
         self._reminded = 0.0
         self.heartbeat_interval_s = 10.0
         """As the coordinator wishes since the last registration."""
+        self.report_interval_s: float | None = None
+        """As it wishes since the last heartbeat; older ones have no wish."""
 
     def _open(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
@@ -195,6 +197,8 @@ class Coordinator:
             clock_unix_s=time.time(),
         )
         response = await self._attempt(self._agents.SendHeartbeat, request, CALL_LIMIT_S)
+        wished = response.HasField("report_interval")
+        self.report_interval_s = seconds(response.report_interval) if wished else None
         return list(response.cancelled_lease_ids)
 
     async def acquire_lease(self) -> Grant:

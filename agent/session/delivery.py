@@ -114,8 +114,12 @@ class Delivery:
 
     async def _gather(self) -> None:
         """Let more trials come, which then travel together, unless somebody waits for these."""
+        wished_s = self._coordinator.report_interval_s
+        interval_s = self._pace.report_s if wished_s is None else wished_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._pace.spread(self._pace.report_s)):
+            async with asyncio.timeout(
+                self._pace.spread(min(max(0.0, interval_s), self._pace.longest_report_s))
+            ):
                 await self._hurry.wait()
 
     @contextlib.contextmanager

@@ -18,8 +18,10 @@ class Pace:
     longest_retry_s: float = 15.0
     """A thousand agents that lost their coordinator then ask it about 130 times a second."""
     report_s: float = 2.0
-    """Between two reports of trials, but for the last of a round: a thousand agents that report
-    each trial by itself cost the coordinator three times as much."""
+    """Between two reports of trials, but for the last of a round, where the coordinator has no
+    wish: a thousand agents that report each trial by itself cost it three times as much."""
+    longest_report_s: float = 30.0
+    """Whatever it wishes: more would be lost with the disk of a board."""
 
     def spread(self, seconds: float, share: float = 0.2) -> float:
         """Vary a wait by up to a share of it, so that agents do not ask in step."""

@@ -19,7 +19,8 @@ from coordinator.costmodel.registry import ModelRegistry
 from coordinator.dataset.exporting import Exporter
 from coordinator.server import limits
 from coordinator.server.address import join_address, listen_address
-from coordinator.server.agent_service import AgentService
+from coordinator.server.agents.service import AgentService
+from coordinator.server.agents.vitals import LatestVitals
 from coordinator.server.blob_service import BlobService
 from coordinator.server.bus import Bus
 from coordinator.server.campaign_service import CampaignService
@@ -32,13 +33,13 @@ from coordinator.server.draining import Drain
 from coordinator.server.gate import Gate, bind
 from coordinator.server.identity_service import IdentityService
 from coordinator.server.model_service import ModelService
-from coordinator.server.outboxes import Outboxes
 from coordinator.server.ports import NoWork, Planner
 from coordinator.server.upkeep import Upkeep
 from coordinator.state.blobs import BlobStore
 from coordinator.state.home import Home
 from coordinator.state.sql import open_store
 from tunefleet import __version__
+from tunefleet.identity.credentials import is_loopback
 from tunefleet.v1 import (
     agent_service_pb2,
     agent_service_pb2_grpc,
@@ -133,7 +134,12 @@ async def serve(
         enrolment, enrolment_port = gate.enrolment(host, port, config)
         _add_services(server, core, wiring.planner)
         identities = IdentityService(
-            gate.admission, gate.directory, store, enrolment_port, core.clock
+            gate.admission,
+            gate.directory,
+            store,
+            enrolment_port,
+            loopback_only=is_loopback(address),
+            clock=core.clock,
         )
         identity_service_pb2_grpc.add_IdentityServiceServicer_to_server(identities, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -171,7 +177,7 @@ async def serve(
 
 
 def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None:
-    outboxes = Outboxes()
+    vitals = LatestVitals()
     agent_service_pb2_grpc.add_AgentServiceServicer_to_server(
         AgentService(
             core.store,
@@ -179,7 +185,7 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
             core.bus,
             disk=core.disk,
             drain=core.drain,
-            outboxes=outboxes,
+            vitals=vitals,
             calls=core.calls,
             clock=core.clock,
         ),
@@ -201,7 +207,7 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
         server,
     )
     user_service_pb2_grpc.add_DeviceServiceServicer_to_server(
-        DeviceService(core.store, core.bus, outboxes, core.clock), server
+        DeviceService(core.store, core.bus, vitals, core.clock), server
     )
     user_service_pb2_grpc.add_CoordinatorServiceServicer_to_server(
         CoordinatorService(core.store, core.drain, core.quota), server

@@ -85,6 +85,11 @@ class Bus:
         with self._lock:
             return sum(name not in self._at_work for name in self._devices.values())
 
+    def connected_devices(self) -> int:
+        """Return how many devices listen for hints."""
+        with self._lock:
+            return len(self._devices)
+
     def notify_leases(self, device_id: str) -> None:
         """Say that a lease of this device ended without its doing."""
         with self._lock:

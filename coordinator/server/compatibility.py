@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from importlib import metadata
-from typing import Any
 
-import grpc
-
-from coordinator.server.errors import OWN_METHODS, Handler
-from coordinator.server.handlers import wrapped
 from coordinator.state.records import CampaignRecord, DeviceRecord, LeaseKind
 from tunefleet import __version__, protocol
 from tunefleet.devices import TVM_DISTRIBUTION
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import schema_digest
-from tunefleet.protocol import Client, ProtocolRange
-
-_Context = grpc.aio.ServicerContext[Any, Any]
+from tunefleet.protocol import ProtocolRange
 
 CAPABILITIES = tuple(sorted(kind for kind in LeaseKind if kind is not LeaseKind.IMPORT))
 """Kinds of work that this release knows to lease."""
@@ -117,64 +108,6 @@ def require_same_tvm(campaign: CampaignRecord) -> None:
             hint="Begin it again, or install the release that it was begun with: pip install "
             f"'{TVM_DISTRIBUTION}=={campaign.tvm_version}'",
         )
-
-
-class VersionInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Tells users' clients that speak no protocol of ours what to install."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Wrap a method of ours."""
-        found = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if not method.startswith(OWN_METHODS):
-            return found
-        return wrapped(found, method, _unary, _stream)
-
-
-def _unary(inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:  # noqa: ARG001
-    async def call(request: Any, context: _Context) -> Any:
-        _require_client(context)
-        return await inner(request, context)
-
-    return call
-
-
-def _stream(inner: Callable[..., Any], method: str) -> Callable[..., Any]:  # noqa: ARG001
-    async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
-        _require_client(context)
-        async with aclosing(inner(request, context)) as responses:
-            async for response in responses:
-                yield response
-
-    return call
-
-
-def _require_client(context: _Context) -> None:
-    """Refuse a client of a release that does not fit. Raises INCOMPATIBLE."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "user-agent":
-            refusal = _refuse_client(str(value))
-            if refusal is not None:
-                raise refusal
-
-
-_parsed = lru_cache(maxsize=256)(Client.parse)
-
-
-def _refuse_client(user_agent: str) -> TuneFleetError | None:
-    client = _parsed(user_agent)
-    if client is None or protocol.SPOKEN.common(client.protocols) is not None:
-        return None
-    return TuneFleetError(
-        Reason.INCOMPATIBLE,
-        f"client {client.version} speaks protocol {client.protocols}, coordinator {__version__} "
-        f"{protocol.SPOKEN}",
-        hint=f"Install the coordinator's release here: pip install 'tunefleet=={__version__}'",
-    )
 
 
 def _refusal(message: str, *, newer: bool = False) -> TuneFleetError:

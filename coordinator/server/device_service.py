@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import structlog
 
+from coordinator.server.agents.vitals import LatestVitals
 from coordinator.server.bus import Bus
 from coordinator.server.messages import device_message
-from coordinator.server.outboxes import Outboxes
 from coordinator.server.selectors import select
 from coordinator.state.records import LeaseState
 from coordinator.state.store import Store
@@ -34,12 +34,12 @@ class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
         self,
         store: Store,
         bus: Bus,
-        outboxes: Outboxes,
+        vitals: LatestVitals,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._bus = bus
-        self._outboxes = outboxes
+        self._vitals = vitals
         self._clock = clock
 
     async def ListDevices(
@@ -57,7 +57,7 @@ class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
         wanted = {device.device_id for device in select(request.selector, looked_at)}
         busy = await asyncio.to_thread(self._busy) if any(d.draining for d in known) else ()
         chosen = [
-            device_message(d, now, self._outboxes.of(d.device_id), working=d.device_id in busy)
+            device_message(d, now, self._vitals.of(d.device_id), working=d.device_id in busy)
             for d in known
             if d.device_id in wanted
         ]
@@ -104,8 +104,8 @@ class DeviceService(user_service_pb2_grpc.DeviceServiceServicer):
     async def _message(self, device_id: str) -> device_pb2.Device:
         device = await asyncio.to_thread(self._store.get_device, device_id)
         busy = await asyncio.to_thread(self._busy) if device.draining else frozenset()
-        outbox = self._outboxes.of(device_id)
-        return device_message(device, self._clock(), outbox, working=device_id in busy)
+        vitals = self._vitals.of(device_id)
+        return device_message(device, self._clock(), vitals, working=device_id in busy)
 
     def _busy(self) -> frozenset[str]:
         """Return the ids of the devices that have work."""

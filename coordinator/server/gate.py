@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
-from coordinator.security.access import AccessInterceptor
 from coordinator.security.admission import Admission
 from coordinator.security.authority import Authority, ServerPair
 from coordinator.security.directory import Directory
 from coordinator.server import limits
 from coordinator.server.address import join_address
-from coordinator.server.compatibility import VersionInterceptor
+from coordinator.server.calls.access import AccessInterceptor
+from coordinator.server.calls.errors import ErrorInterceptor
+from coordinator.server.calls.patience import PatienceInterceptor
+from coordinator.server.calls.throttling import ThrottlingInterceptor
+from coordinator.server.calls.versions import VersionInterceptor
 from coordinator.server.core import Core, ServerConfig
-from coordinator.server.errors import ErrorInterceptor
 from coordinator.server.identity_service import EnrolmentService
-from coordinator.server.patience import PatienceInterceptor
-from coordinator.server.throttling import ThrottlingInterceptor
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.identity.credentials import Credentials, folder_for
 from tunefleet.v1 import identity_service_pb2_grpc

@@ -91,6 +91,8 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
         directory: Directory,
         store: Store,
         enrolment_port: int,
+        *,
+        loopback_only: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare.
@@ -100,12 +102,14 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
             directory: who was let in.
             store: where that is kept.
             enrolment_port: which tokens name.
+            loopback_only: whether no other machine can reach it.
             clock: seconds since 1970.
         """
         self._admission = admission
         self._directory = directory
         self._store = store
         self._enrolment_port = enrolment_port
+        self._loopback_only = loopback_only
         self._clock = clock
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: _Context) -> pb.WhoAmIResponse:
@@ -152,7 +156,9 @@ class IdentityService(identity_service_pb2_grpc.IdentityServiceServicer):
                 port=self._enrolment_port,
             )
         )
-        return pb.CreateTokenResponse(token=token.text(), info=_token_message(record))
+        return pb.CreateTokenResponse(
+            token=token.text(), info=_token_message(record), loopback_only=self._loopback_only
+        )
 
     async def ListTokens(
         self, request: pb.ListTokensRequest, context: _Context

@@ -23,6 +23,13 @@ RETRY_AFTER_S = 5.0
 ASKING_A_S = 20.0
 """Questions for work a second by all that have none: of many, each asks less often."""
 
+REPORTS_A_S = 150.0
+"""Reports of trials a second by all agents: of many, each gathers its trials for longer."""
+
+QUICKEST_REPORTS_S = 0.5
+LONGEST_REPORTS_S = 10.0
+"""Whoever watches a small fleet sees trials come at once; nobody watches those of thousands."""
+
 TOLD_OF_A_ROUNDS_END = 2
 """Waiting devices that hear of it: one task is free again, and who had it asks by itself."""
 

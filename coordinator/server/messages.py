@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from coordinator.server.agents.vitals import Vitals
 from coordinator.server.limits import OFFLINE_AFTER_S
-from coordinator.server.outboxes import OutboxFill
 from coordinator.server.selectors import select
 from coordinator.state.records import (
     CampaignPurpose,
@@ -30,14 +30,14 @@ def is_online(device: DeviceRecord, now: float) -> bool:
 
 
 def device_message(
-    device: DeviceRecord, now: float, outbox: OutboxFill, *, working: bool = False
+    device: DeviceRecord, now: float, vitals: Vitals, *, working: bool = False
 ) -> device_pb2.Device:
     """Make a message of a device.
 
     Args:
         device: what is stored of it.
         now: seconds since 1970.
-        outbox: what waits on it.
+        vitals: what its agent said last.
         working: whether it has work, which matters for one that is drained.
     """
     state = device_pb2.DEVICE_STATE_ONLINE if device.ready else device_pb2.DEVICE_STATE_PROFILING
@@ -61,10 +61,10 @@ def device_message(
         trials=device.trials,
         agent_version=device.agent_version,
         draining=device.draining,
-        outbox_trials=outbox.trials,
-        outbox_bytes=outbox.size_bytes,
-        outbox_limit_bytes=outbox.limit_bytes,
-        clock_offset_s=outbox.clock_offset_s,
+        outbox_trials=vitals.outbox_trials,
+        outbox_bytes=vitals.outbox_bytes,
+        outbox_limit_bytes=vitals.outbox_limit_bytes,
+        clock_offset_s=vitals.clock_offset_s,
     )
     if device.quarantine is not None:
         message.quarantine.reason = device.quarantine.reason

@@ -12,7 +12,7 @@ Four parts, one after the other:
   answered.
 * **idle**: no work; heartbeats, and questions for work as often as the coordinator wishes.
 * **load**: each agent measures one candidate every ``agents / --trials-per-s`` seconds and reports
-  every two seconds; ``lease_p99_ms`` is over every AcquireLease of it.
+  as often as the coordinator wishes; ``lease_p99_ms`` is over every AcquireLease of it.
 * **peak**: measuring takes no time, a round's trials go in one report.
 
 ``trials_per_s``: trials acknowledged, so durable, per second of the load; ``peak_trials_per_s`` the
@@ -45,8 +45,6 @@ from scripts.postgresql_server import find_binaries, running
 
 _SETTLE_S = 5.0
 """After a change of pace, before anything is counted."""
-
-_REPORT_S = 2.0
 
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
@@ -115,13 +113,13 @@ def _coordinator(
         time.sleep(_SETTLE_S)
         idle = fleet.watch(options.idle_s)
         _tell(f"{kept}, idle", idle)
-        fleet.tell(do="pace", trial_s=options.agents / options.trials_per_s, report_s=_REPORT_S)
+        fleet.tell(do="pace", trial_s=options.agents / options.trials_per_s)
         client.campaign(CAMPAIGN).resume()
         acknowledged += fleet.watch(_SETTLE_S).acknowledged
         load = fleet.watch(options.load_s)
         _tell(f"{kept}, load", load)
         rss_mb = fleet.rss_mb()
-        fleet.tell(do="pace", trial_s=0.0, report_s=0.0)
+        fleet.tell(do="pace", trial_s=0.0)
         acknowledged += fleet.watch(_SETTLE_S).acknowledged
         peak = fleet.watch(options.peak_s)
         _tell(f"{kept}, peak", peak)

@@ -51,8 +51,8 @@ class Pace:
 
     trial_s: float = 0.5
     """Seconds that measuring a candidate takes; 0 for what no device can: none."""
-    report_s: float = 2.0
-    """Seconds that trials are collected for before they are sent."""
+    gathers: bool = True
+    """Whether trials are gathered before they are sent, for as long as the coordinator wishes."""
 
 
 @dataclass
@@ -123,6 +123,7 @@ class SimulatedAgent:
         self._held = ""
         self._dropped = False
         self._heartbeat_s = 5.0
+        self._report_s = 2.0
         self._credentials: Credentials | None = None
         self.streaming = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -203,6 +204,7 @@ class SimulatedAgent:
         )
         response = await self._call(self._stub.SendHeartbeat, request)
         self._fleet.counts.heartbeats += 1
+        self._report_s = seconds(response.report_interval)
         if self._held in response.cancelled_lease_ids:
             self._dropped = True
 
@@ -254,7 +256,7 @@ class SimulatedAgent:
             made = min(left, _BATCH_TRIALS) if not pace.trial_s else min(left, 1)
             pending += [fleet.source.next(lease.lease_id) for _ in range(made)]
             left -= made
-            if left and time.monotonic() - sent_at < pace.report_s:
+            if left and pace.gathers and time.monotonic() - sent_at < self._report_s:
                 continue
             await self._report(lease, pending)
             pending = []
@@ -315,7 +317,7 @@ async def _serve(fleet: Fleet, agents: list[SimulatedAgent], at_once: int) -> No
         elif command["do"] == "connect":
             await _each(agents, at_once, lambda agent: agent.connect())
         elif command["do"] == "pace":
-            fleet.pace = Pace(command["trial_s"], command["report_s"])
+            fleet.pace = Pace(command["trial_s"], command["trial_s"] > 0)
         elif command["do"] == "reset":
             fleet.counts = Counts()
         elif command["do"] == "counts":

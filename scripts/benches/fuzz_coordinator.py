@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 
 from coordinator.main import main
-from coordinator.server import limits, throttling
-from coordinator.server.rates import Rate
+from coordinator.server import limits
+from coordinator.server.calls import throttling
+from coordinator.server.calls.rates import Rate
 from coordinator.wiring import wire
 
 _NO_LIMIT = 1e12

@@ -38,6 +38,7 @@ class InMemoryCoordinator(
     def __init__(self) -> None:
         self.port = 0
         self.registrations: list[agent_service_pb2.RegisterAgentRequest] = []
+        self.report_interval_s: float | None = None
         self.heartbeats: list[agent_service_pb2.SendHeartbeatRequest] = []
         self.waiting: deque[lease_pb2.Lease] = deque()
         self.active: dict[str, lease_pb2.Lease] = {}
@@ -134,8 +135,10 @@ class InMemoryCoordinator(
     async def SendHeartbeat(self, request, context):  # noqa: N802
         await self._check(request, context)
         self.heartbeats.append(request)
+        wish = self.report_interval_s
         return agent_service_pb2.SendHeartbeatResponse(
-            cancelled_lease_ids=[i for i in request.lease_ids if i in self.cancelled]
+            cancelled_lease_ids=[i for i in request.lease_ids if i in self.cancelled],
+            report_interval=None if wish is None else duration(wish),
         )
 
     async def AcquireLease(self, request, context):  # noqa: N802

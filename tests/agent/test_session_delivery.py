@@ -47,6 +47,19 @@ async def test_trials_travel_together_and_the_last_of_a_round_do_not_wait(
         assert server.batch_sizes == [1, 5]
 
 
+async def test_how_long_trials_are_gathered_is_the_coordinators_wish(
+    server: InMemoryCoordinator, tmp_path: Path
+) -> None:
+    async with open_rig(server, tmp_path, report_s=3600.0) as rig:
+        rig.start(rig.delivery.run())
+        server.report_interval_s = 0.0
+        await rig.coordinator.send_heartbeat([], rig.outbox.fill())
+        for number in range(3):
+            await rig.deliver(make_lease(), 1, first=number)
+            await eventually(lambda: rig.outbox.pending() == 0)
+        assert server.batch_sizes == [1, 1, 1]
+
+
 async def test_trials_of_an_earlier_run_are_sent_first(rig: Rig) -> None:
     earlier = await rig.deliver(make_lease("earlier"), 3)
     later = await rig.deliver(make_lease("later"), 3)

@@ -10,7 +10,7 @@ import pytest
 from server_harness import Server, failure_of, running_server
 
 from coordinator.server.blob_service import BlobService
-from coordinator.server.errors import ErrorInterceptor
+from coordinator.server.calls.errors import ErrorInterceptor
 from coordinator.server.limits import CHUNK_BYTES
 from tunefleet.v1 import blob_service_pb2 as pb
 from tunefleet.v1 import blob_service_pb2_grpc

@@ -6,8 +6,8 @@ from functools import partial
 import pytest
 from store_samples import KEY, NOW, OTHER_KEY, device, lease, reason_of, trial
 
+from coordinator.server.agents.heartbeats import Heartbeats
 from coordinator.server.grouping import GroupedCalls
-from coordinator.server.heartbeats import Heartbeats
 from coordinator.state.records import LeaseState
 from coordinator.state.store import PreparedReport, Store
 from tunefleet.errors import Reason, TuneFleetError

@@ -13,9 +13,9 @@ import pytest
 from server_harness import PATIENCE_S, Failure, Server, failure_of, running_server
 
 from coordinator.server import blob_service, gate
-from coordinator.server.errors import ErrorInterceptor
-from coordinator.server.patience import Patience, PatienceInterceptor
-from coordinator.server.throttling import ThrottlingInterceptor
+from coordinator.server.calls.errors import ErrorInterceptor
+from coordinator.server.calls.patience import Patience, PatienceInterceptor
+from coordinator.server.calls.throttling import ThrottlingInterceptor
 from tunefleet.v1 import agent_service_pb2, blob_service_pb2, user_service_pb2
 
 TOO_SLOW = (grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT")

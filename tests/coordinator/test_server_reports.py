@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from store_samples import trial
 
-from coordinator.server.reports import read_trials
+from coordinator.server.agents.reports import read_trials
 from tunefleet.conversions import trial_to_proto
 from tunefleet.features import PROGRAM_FEATURES_PER_STORE
 from tunefleet.trials import MAX_TRACE_CHARS

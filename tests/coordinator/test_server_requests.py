@@ -15,8 +15,8 @@ from server_harness import Failure, Server, failure_of, registration, running_se
 from store_samples import PROFILE, campaign, task
 
 import tunefleet.v1
+from coordinator.server.calls.requests import MAX_TEXT_CHARS, MAX_TEXTS
 from coordinator.server.limits import MAX_MESSAGE_BYTES
-from coordinator.server.requests import MAX_TEXT_CHARS, MAX_TEXTS
 from tunefleet.conversions import profile_to_proto
 from tunefleet.devices import DeviceProfile
 from tunefleet.leases import RoundSpec

@@ -14,12 +14,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from server_harness import PATIENCE_S, Server, failure_of, registration, running_server
 
-from coordinator.server import gate, limits, throttling
-from coordinator.server.complaints import MOST_PEERS, Complaints
-from coordinator.server.errors import ErrorInterceptor
-from coordinator.server.patience import PatienceInterceptor
-from coordinator.server.rates import Rate, Rates
-from coordinator.server.throttling import RATES, ThrottlingInterceptor, Traffic, traffic_of
+from coordinator.server import gate, limits
+from coordinator.server.calls import throttling
+from coordinator.server.calls.complaints import MOST_PEERS, Complaints
+from coordinator.server.calls.errors import ErrorInterceptor
+from coordinator.server.calls.patience import PatienceInterceptor
+from coordinator.server.calls.rates import Rate, Rates
+from coordinator.server.calls.throttling import RATES, ThrottlingInterceptor, Traffic, traffic_of
 from tunefleet.v1 import agent_service_pb2, blob_service_pb2, trial_pb2, user_service_pb2
 
 KIB = bytes(1024)

@@ -73,9 +73,7 @@ def create_token(
     labels = dict(_label(text) for text in label or ())
     with connect(coordinator) as fleet:
         made = fleet.create_token(labels=labels, uses=uses, ttl_s=parse_duration(ttl))
-    _show(
-        made, f"tunefleet-agent run --coordinator {_reachable(coordinator)} --token", output_format
-    )
+    _show(made, "tunefleet-agent run --coordinator {} --token", coordinator, output_format)
 
 
 @tokens_app.command("list")
@@ -130,7 +128,7 @@ def add_user(
 
     with connect(coordinator) as fleet:
         made = fleet.create_token(role.value, name=name, ttl_s=parse_duration(ttl))
-    _show(made, f"tunefleet login --coordinator {_reachable(coordinator)}", output_format)
+    _show(made, "tunefleet login --coordinator {}", coordinator, output_format)
 
 
 @users_app.command("list")
@@ -248,25 +246,27 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _reachable(coordinator: str) -> str:
-    """Return an address for other machines: the name of this one in place of loopback."""
+def _show(made: NewToken, command: str, coordinator: str, output_format: OutputFormat) -> None:
+    """Print a token with the command that it is for, whose ``{}`` is the coordinator's address."""
     import socket
 
+    from tunefleet.cli.output import make_console, print_json
     from tunefleet.identity.credentials import is_loopback
 
-    if not is_loopback(coordinator):
-        return coordinator
-    return f"{socket.gethostname()}:{coordinator.rpartition(':')[2]}"
-
-
-def _show(made: NewToken, command: str, output_format: OutputFormat) -> None:
-    from tunefleet.cli.output import make_console, print_json
-
     if output_format is OutputFormat.JSON:
-        print_json({"text": made.text, "token": made.token})
+        print_json({"text": made.text, "token": made.token, "loopback_only": made.loopback_only})
         return
     many = "once" if made.token.uses == 1 else f"{made.token.uses} times"
     until = made.token.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    port = coordinator.rpartition(":")[2]
+    if is_loopback(coordinator) and not made.loopback_only:
+        # For other machines, which know this one by its name.
+        coordinator = f"{socket.gethostname()}:{port}"
     console = make_console()
     console.print(f"Good until {until}, {many}:")
-    console.out(f"  {command} {made.text}")
+    console.out(f"  {command.format(coordinator)} {made.text}")
+    if made.loopback_only:
+        console.print(
+            "On this machine only, as the coordinator listens nowhere else. For others, start it "
+            f"with `tunefleet serve --listen 0.0.0.0:{port}`."
+        )

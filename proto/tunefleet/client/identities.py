@@ -45,6 +45,8 @@ class NewToken:
 
     text: str
     token: Token
+    loopback_only: bool = False
+    """Whether the coordinator listens where only its own machine can join."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class IdentityCalls:
                 ttl=duration(ttl_s),
             ),
         )
-        return NewToken(response.token, _token(response.info))
+        return NewToken(response.token, _token(response.info), response.loopback_only)
 
     def tokens(self) -> list[Token]:
         """Return all join tokens, newest first."""

@@ -264,16 +264,25 @@ class SendHeartbeatResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CANCELLED_LEASE_IDS_FIELD_NUMBER: builtins.int
+    REPORT_INTERVAL_FIELD_NUMBER: builtins.int
     @property
     def cancelled_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Leases to drop at once."""
+
+    @property
+    def report_interval(self) -> google.protobuf.duration_pb2.Duration:
+        """Time to gather trials for between two reports, the last of a round excepted: the longer, the
+        larger the fleet. Absent from older releases.
+        """
 
     def __init__(
         self,
         *,
         cancelled_lease_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        report_interval: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cancelled_lease_ids", b"cancelled_lease_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["report_interval", b"report_interval"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_lease_ids", b"cancelled_lease_ids", "report_interval", b"report_interval"]) -> None: ...
 
 Global___SendHeartbeatResponse: typing_extensions.TypeAlias = SendHeartbeatResponse
 

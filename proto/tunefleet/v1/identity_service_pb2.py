@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tunefleet/v1/identity_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\x0c\x45nrolRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x95\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\x12,\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x04role\x18\x04 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x05 \x01(\t\"\x0f\n\rWhoAmIRequest\"\x81\x01\n\x0eWhoAmIResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x31\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x42\x0c\n\n_valid_for\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"p\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\x12,\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x02\n\tTokenInfo\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\x06labels\x18\x04 \x03(\x0b\x32#.tunefleet.v1.TokenInfo.LabelsEntry\x12\x11\n\tuses_left\x18\x05 \x01(\x05\x12\x0c\n\x04uses\x18\x06 \x01(\x05\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\x12\x0f\n\x07revoked\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe7\x01\n\x12\x43reateTokenRequest\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12<\n\x06labels\x18\x03 \x03(\x0b\x32,.tunefleet.v1.CreateTokenRequest.LabelsEntry\x12\x0c\n\x04uses\x18\x04 \x01(\x05\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"K\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.tunefleet.v1.TokenInfo\"\x13\n\x11ListTokensRequest\"=\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.tunefleet.v1.TokenInfo\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\xbd\x01\n\x08Identity\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x10\n\x08token_id\x18\x06 \x01(\t\"\x17\n\x15ListIdentitiesRequest\"D\n\x16ListIdentitiesResponse\x12*\n\nidentities\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Identity\"%\n\x15RevokeIdentityRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x16RevokeIdentityResponse\x12(\n\x08identity\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Identity\"\x8f\x01\n\nAuditEntry\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"<\n\x17ListAuditEntriesRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x12\n\nbefore_seq\x18\x02 \x01(\x03\"E\n\x18ListAuditEntriesResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.tunefleet.v1.AuditEntry*`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_AGENT\x10\x01\x12\x0f\n\x0bROLE_VIEWER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32T\n\x10\x45nrolmentService\x12@\n\x05\x45nrol\x12\x1a.tunefleet.v1.EnrolRequest\x1a\x1b.tunefleet.v1.EnrolResponse2\xcf\x05\n\x0fIdentityService\x12\x43\n\x06WhoAmI\x12\x1b.tunefleet.v1.WhoAmIRequest\x1a\x1c.tunefleet.v1.WhoAmIResponse\x12\x61\n\x10RenewCertificate\x12%.tunefleet.v1.RenewCertificateRequest\x1a&.tunefleet.v1.RenewCertificateResponse\x12R\n\x0b\x43reateToken\x12 .tunefleet.v1.CreateTokenRequest\x1a!.tunefleet.v1.CreateTokenResponse\x12O\n\nListTokens\x12\x1f.tunefleet.v1.ListTokensRequest\x1a .tunefleet.v1.ListTokensResponse\x12R\n\x0bRevokeToken\x12 .tunefleet.v1.RevokeTokenRequest\x1a!.tunefleet.v1.RevokeTokenResponse\x12[\n\x0eListIdentities\x12#.tunefleet.v1.ListIdentitiesRequest\x1a$.tunefleet.v1.ListIdentitiesResponse\x12[\n\x0eRevokeIdentity\x12#.tunefleet.v1.RevokeIdentityRequest\x1a$.tunefleet.v1.RevokeIdentityResponse\x12\x61\n\x10ListAuditEntries\x12%.tunefleet.v1.ListAuditEntriesRequest\x1a&.tunefleet.v1.ListAuditEntriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#tunefleet/v1/identity_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"[\n\x0c\x45nrolRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x03 \x01(\x0c\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x95\x01\n\rEnrolResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\x12,\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12 \n\x04role\x18\x04 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x05 \x01(\t\"\x0f\n\rWhoAmIRequest\"\x81\x01\n\x0eWhoAmIResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x31\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x88\x01\x01\x42\x0c\n\n_valid_for\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"p\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x11\n\tauthority\x18\x02 \x01(\x0c\x12,\n\tvalid_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd7\x02\n\tTokenInfo\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12 \n\x04role\x18\x02 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x33\n\x06labels\x18\x04 \x03(\x0b\x32#.tunefleet.v1.TokenInfo.LabelsEntry\x12\x11\n\tuses_left\x18\x05 \x01(\x05\x12\x0c\n\x04uses\x18\x06 \x01(\x05\x12.\n\nexpires_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ncreated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\t \x01(\t\x12\x0f\n\x07revoked\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe7\x01\n\x12\x43reateTokenRequest\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12<\n\x06labels\x18\x03 \x03(\x0b\x32,.tunefleet.v1.CreateTokenRequest.LabelsEntry\x12\x0c\n\x04uses\x18\x04 \x01(\x05\x12&\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.tunefleet.v1.TokenInfo\x12\x15\n\rloopback_only\x18\x03 \x01(\x08\"\x13\n\x11ListTokensRequest\"=\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.tunefleet.v1.TokenInfo\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\xbd\x01\n\x08Identity\x12 \n\x04role\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Role\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\x12\x10\n\x08token_id\x18\x06 \x01(\t\"\x17\n\x15ListIdentitiesRequest\"D\n\x16ListIdentitiesResponse\x12*\n\nidentities\x18\x01 \x03(\x0b\x32\x16.tunefleet.v1.Identity\"%\n\x15RevokeIdentityRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x16RevokeIdentityResponse\x12(\n\x08identity\x18\x01 \x01(\x0b\x32\x16.tunefleet.v1.Identity\"\x8f\x01\n\nAuditEntry\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"<\n\x17ListAuditEntriesRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x12\n\nbefore_seq\x18\x02 \x01(\x03\"E\n\x18ListAuditEntriesResponse\x12)\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x18.tunefleet.v1.AuditEntry*`\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0e\n\nROLE_AGENT\x10\x01\x12\x0f\n\x0bROLE_VIEWER\x10\x02\x12\x11\n\rROLE_OPERATOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04\x32T\n\x10\x45nrolmentService\x12@\n\x05\x45nrol\x12\x1a.tunefleet.v1.EnrolRequest\x1a\x1b.tunefleet.v1.EnrolResponse2\xcf\x05\n\x0fIdentityService\x12\x43\n\x06WhoAmI\x12\x1b.tunefleet.v1.WhoAmIRequest\x1a\x1c.tunefleet.v1.WhoAmIResponse\x12\x61\n\x10RenewCertificate\x12%.tunefleet.v1.RenewCertificateRequest\x1a&.tunefleet.v1.RenewCertificateResponse\x12R\n\x0b\x43reateToken\x12 .tunefleet.v1.CreateTokenRequest\x1a!.tunefleet.v1.CreateTokenResponse\x12O\n\nListTokens\x12\x1f.tunefleet.v1.ListTokensRequest\x1a .tunefleet.v1.ListTokensResponse\x12R\n\x0bRevokeToken\x12 .tunefleet.v1.RevokeTokenRequest\x1a!.tunefleet.v1.RevokeTokenResponse\x12[\n\x0eListIdentities\x12#.tunefleet.v1.ListIdentitiesRequest\x1a$.tunefleet.v1.ListIdentitiesResponse\x12[\n\x0eRevokeIdentity\x12#.tunefleet.v1.RevokeIdentityRequest\x1a$.tunefleet.v1.RevokeIdentityResponse\x12\x61\n\x10ListAuditEntries\x12%.tunefleet.v1.ListAuditEntriesRequest\x1a&.tunefleet.v1.ListAuditEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,8 +37,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENINFO_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=2159
-  _globals['_ROLE']._serialized_end=2255
+  _globals['_ROLE']._serialized_start=2182
+  _globals['_ROLE']._serialized_end=2278
   _globals['_ENROLREQUEST']._serialized_start=118
   _globals['_ENROLREQUEST']._serialized_end=209
   _globals['_ENROLRESPONSE']._serialized_start=212
@@ -60,33 +60,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_start=981
   _globals['_CREATETOKENREQUEST_LABELSENTRY']._serialized_end=1026
   _globals['_CREATETOKENRESPONSE']._serialized_start=1262
-  _globals['_CREATETOKENRESPONSE']._serialized_end=1337
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1339
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1358
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1360
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1421
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1423
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1461
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=1463
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=1484
-  _globals['_IDENTITY']._serialized_start=1487
-  _globals['_IDENTITY']._serialized_end=1676
-  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1678
-  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1701
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1703
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1771
-  _globals['_REVOKEIDENTITYREQUEST']._serialized_start=1773
-  _globals['_REVOKEIDENTITYREQUEST']._serialized_end=1810
-  _globals['_REVOKEIDENTITYRESPONSE']._serialized_start=1812
-  _globals['_REVOKEIDENTITYRESPONSE']._serialized_end=1878
-  _globals['_AUDITENTRY']._serialized_start=1881
-  _globals['_AUDITENTRY']._serialized_end=2024
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2026
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2086
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2088
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2157
-  _globals['_ENROLMENTSERVICE']._serialized_start=2257
-  _globals['_ENROLMENTSERVICE']._serialized_end=2341
-  _globals['_IDENTITYSERVICE']._serialized_start=2344
-  _globals['_IDENTITYSERVICE']._serialized_end=3063
+  _globals['_CREATETOKENRESPONSE']._serialized_end=1360
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1362
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1381
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1383
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1444
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1446
+  _globals['_REVOKETOKENREQUEST']._serialized_end=1484
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=1486
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=1507
+  _globals['_IDENTITY']._serialized_start=1510
+  _globals['_IDENTITY']._serialized_end=1699
+  _globals['_LISTIDENTITIESREQUEST']._serialized_start=1701
+  _globals['_LISTIDENTITIESREQUEST']._serialized_end=1724
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=1726
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=1794
+  _globals['_REVOKEIDENTITYREQUEST']._serialized_start=1796
+  _globals['_REVOKEIDENTITYREQUEST']._serialized_end=1833
+  _globals['_REVOKEIDENTITYRESPONSE']._serialized_start=1835
+  _globals['_REVOKEIDENTITYRESPONSE']._serialized_end=1901
+  _globals['_AUDITENTRY']._serialized_start=1904
+  _globals['_AUDITENTRY']._serialized_end=2047
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=2049
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=2109
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=2111
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=2180
+  _globals['_ENROLMENTSERVICE']._serialized_start=2280
+  _globals['_ENROLMENTSERVICE']._serialized_end=2364
+  _globals['_IDENTITYSERVICE']._serialized_start=2367
+  _globals['_IDENTITYSERVICE']._serialized_end=3086
 # @@protoc_insertion_point(module_scope)

@@ -349,8 +349,11 @@ class CreateTokenResponse(google.protobuf.message.Message):
 
     TOKEN_FIELD_NUMBER: builtins.int
     INFO_FIELD_NUMBER: builtins.int
+    LOOPBACK_ONLY_FIELD_NUMBER: builtins.int
     token: builtins.str
     """The token as text."""
+    loopback_only: builtins.bool
+    """Whether the coordinator listens where only its own machine can join."""
     @property
     def info(self) -> Global___TokenInfo:
         """What is known of it."""
@@ -360,9 +363,10 @@ class CreateTokenResponse(google.protobuf.message.Message):
         *,
         token: builtins.str = ...,
         info: Global___TokenInfo | None = ...,
+        loopback_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["info", b"info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["info", b"info", "token", b"token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["info", b"info", "loopback_only", b"loopback_only", "token", b"token"]) -> None: ...
 
 Global___CreateTokenResponse: typing_extensions.TypeAlias = CreateTokenResponse
 

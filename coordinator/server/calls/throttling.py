@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from enum import StrEnum
 from typing import Any
@@ -13,10 +13,10 @@ import grpc
 import structlog
 
 from coordinator.server import limits
-from coordinator.server.complaints import Complaints
-from coordinator.server.errors import OWN_METHODS, Handler, kind_of
-from coordinator.server.peers import host_of, peer_of
-from coordinator.server.rates import Rate, Rates
+from coordinator.server.calls.complaints import Complaints
+from coordinator.server.calls.handlers import Inner, Method, OwnMethodsInterceptor
+from coordinator.server.calls.peers import host_of, peer_of
+from coordinator.server.calls.rates import Rate, Rates
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.v1 import agent_service_pb2
 
@@ -67,7 +67,7 @@ def traffic_of(method: str) -> Traffic:
     return Traffic.READ if method.rpartition("/")[2].startswith(_READING) else Traffic.WRITE
 
 
-class ThrottlingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class ThrottlingInterceptor(OwnMethodsInterceptor):
     """Refuses, with the time to wait, what a peer asks for too often or too often at a time."""
 
     def __init__(self, allowed: Mapping[Traffic, Rate] = RATES) -> None:
@@ -76,48 +76,27 @@ class ThrottlingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-ar
         self._streams: Counter[tuple[str, str]] = Counter()
         self._complaints = Complaints()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Wrap a method of ours."""
-        found = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        # None, whatever the types say, where there is no such method.
-        handler: Any = found
-        if handler is None or not method.startswith(OWN_METHODS):
-            return found
-        make, inner = kind_of(handler)
-        wrap = self._stream if handler.response_streaming else self._answer
-        made: Handler = make(
-            wrap(inner, method, streaming=handler.request_streaming),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-        return made
+    def wrap_unary(self, inner: Inner, method: Method) -> Inner:
+        """Refuse calls that are too many, and slow down what is sent."""
 
-    def _answer(
-        self, inner: Callable[..., Awaitable[Any]], method: str, *, streaming: bool
-    ) -> Callable[..., Any]:
         async def call(request: Any, context: _Context) -> Any:
             peer = peer_of(context, request)
-            self._admit(peer, method, request, context)
-            if not streaming:
+            self._admit(peer, method.name, request, context)
+            if not method.takes_stream:
                 return await inner(request, context)
-            with self._open(peer, method):
+            with self._open(peer, method.name):
                 return await inner(self._slowed(request, peer), context)
 
         return call
 
-    def _stream(
-        self, inner: Callable[..., AsyncIterator[Any]], method: str, *, streaming: bool
-    ) -> Callable[..., Any]:
+    def wrap_stream(self, inner: Inner, method: Method) -> Inner:
+        """Refuse calls that are too many, and slow down what is sent either way."""
+
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
             peer = peer_of(context, request)
-            self._admit(peer, method, request, context)
-            asked = self._slowed(request, peer) if streaming else request
-            with self._open(peer, method):
+            self._admit(peer, method.name, request, context)
+            asked = self._slowed(request, peer) if method.takes_stream else request
+            with self._open(peer, method.name):
                 # What a transfer leaves out is read all the same, to be checked.
                 skipped = getattr(request, "offset", 0)
                 await self._slow_down(peer, min(max(skipped, 0), limits.MAX_BLOB_BYTES))

@@ -8,7 +8,7 @@ import sys
 from array import array
 from collections.abc import Iterable
 
-from coordinator.server.requests import check_fields
+from coordinator.server.calls.requests import check_fields
 from tunefleet.conversions import trial_from_proto
 from tunefleet.trials import Trial
 from tunefleet.v1 import trial_pb2

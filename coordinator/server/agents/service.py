@@ -17,28 +17,31 @@ import grpc
 import structlog
 
 from coordinator.security.directory import caller
+from coordinator.server.agents.heartbeats import Heartbeats, unknown_agent
+from coordinator.server.agents.registration import device_from_request, put_under_free_name
+from coordinator.server.agents.reports import read_trials
+from coordinator.server.agents.vitals import LatestVitals, Vitals
 from coordinator.server.bus import Bus, Notice
+from coordinator.server.calls.complaints import Complaints
 from coordinator.server.compatibility import CAPABILITIES, require_current, tvm_version
-from coordinator.server.complaints import Complaints
 from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
 from coordinator.server.grouping import GroupedCalls
-from coordinator.server.heartbeats import Heartbeats, unknown_agent
 from coordinator.server.limits import (
     ASKING_A_S,
     CLOCK_COMPLAINT_S,
     CLOCK_TOLERANCE_S,
     HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
+    LONGEST_REPORTS_S,
     MAX_NAME_CHARS,
     MAX_TRIALS_A_REPORT,
+    QUICKEST_REPORTS_S,
+    REPORTS_A_S,
     RETRY_AFTER_S,
     TOLD_OF_A_ROUNDS_END,
 )
-from coordinator.server.outboxes import Outboxes, OutboxFill
 from coordinator.server.ports import Planner
-from coordinator.server.registration import device_from_request, put_under_free_name
-from coordinator.server.reports import read_trials
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
 from coordinator.state.store import PreparedReport, Store
 from tunefleet import __version__
@@ -83,7 +86,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         *,
         disk: DiskGuard,
         drain: Drain,
-        outboxes: Outboxes,
+        vitals: LatestVitals,
         calls: GroupedCalls,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -94,7 +97,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._bus = bus
         self._disk = disk
         self._drain = drain
-        self._outboxes = outboxes
+        self._vitals = vitals
         self._wrong_clocks = Complaints(interval_s=CLOCK_COMPLAINT_S)
         self._clock = clock
 
@@ -135,9 +138,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Note that the agent lives; say which of its leases are not its any more."""
         offset_s = self._clock_offset_s(request)
         held = await self._heartbeats.note(request.device_id)
-        self._outboxes.note(
+        self._vitals.note(
             request.device_id,
-            OutboxFill(
+            Vitals(
                 request.outbox_trials,
                 request.outbox_bytes,
                 request.outbox_limit_bytes,
@@ -145,7 +148,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             ),
         )
         return pb.SendHeartbeatResponse(
-            cancelled_lease_ids=[name for name in request.lease_ids if name != held]
+            cancelled_lease_ids=[name for name in request.lease_ids if name != held],
+            report_interval=duration(self._report_interval_s()),
         )
 
     def _clock_offset_s(self, request: pb.SendHeartbeatRequest) -> float | None:
@@ -303,6 +307,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 self._store.renew_lease, lease_id, fencing_token, expires_at, device_id=device_id
             )
         )
+
+    def _report_interval_s(self) -> float:
+        wished_s = self._bus.connected_devices() / REPORTS_A_S
+        return min(max(wished_s, QUICKEST_REPORTS_S), LONGEST_REPORTS_S)
 
     def _retry_after_s(self) -> float:
         return max(RETRY_AFTER_S, self._bus.waiting_devices() / ASKING_A_S)

@@ -18,9 +18,10 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from coordinator.server import limits
-from coordinator.server.complaints import Complaints
-from coordinator.server.errors import Handler, abort_with, kind_of
-from coordinator.server.peers import peer_of
+from coordinator.server.calls.complaints import Complaints
+from coordinator.server.calls.errors import abort_with
+from coordinator.server.calls.handlers import Handler, kind_of
+from coordinator.server.calls.peers import peer_of
 from tunefleet.errors import Reason, TuneFleetError
 
 _Context = grpc.aio.ServicerContext[Any, Any]

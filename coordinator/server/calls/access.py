@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,8 +18,7 @@ from google.protobuf.message import Message
 
 from coordinator.security.directory import LOCAL, Caller, Directory, caller
 from coordinator.security.rules import RULES, Rule
-from coordinator.server.errors import OWN_METHODS, Handler
-from coordinator.server.handlers import wrapped
+from coordinator.server.calls.handlers import Inner, Method, OwnMethodsInterceptor
 from coordinator.state.identity_records import AuditRecord, Role
 from coordinator.state.store import Store
 from tunefleet.errors import Reason, TuneFleetError
@@ -32,7 +31,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger()
 
 
-class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
+class AccessInterceptor(OwnMethodsInterceptor):
     """Checks every call of ours: who makes it, whether they may, whether they speak for themselves.
 
     Errors are raised; the interceptor outside of this one turns them into statuses.
@@ -51,21 +50,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._insecure = insecure
         self._clock = clock
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler:
-        """Wrap a method of ours."""
-        found = await continuation(handler_call_details)
-        method = str(handler_call_details.method)
-        if not method.startswith(OWN_METHODS):
-            return found
-        return wrapped(found, method, self._unary, self._stream)
+    def wrap_unary(self, inner: Inner, method: Method) -> Inner:
+        """Let a call through, or not."""
 
-    def _unary(self, inner: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Any]:
         async def call(request: Any, context: _Context) -> Any:
-            made = await self._admit(method, request, context)
+            made = await self._admit(method.name, request, context)
             with self._directory.call(made.who):
                 try:
                     response = await inner(request, context)
@@ -77,9 +66,11 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return call
 
-    def _stream(self, inner: Callable[..., Any], method: str) -> Callable[..., Any]:
+    def wrap_stream(self, inner: Inner, method: Method) -> Inner:
+        """Let a call through, or not."""
+
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
-            made = await self._admit(method, request, context)
+            made = await self._admit(method.name, request, context)
             with self._directory.call(made.who):
                 try:
                     async with aclosing(inner(request, context)) as responses:

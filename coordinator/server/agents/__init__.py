@@ -1,0 +1,1 @@
+"""What agents are told and what they say: registration, leases, reports, heartbeats."""
