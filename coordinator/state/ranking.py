@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from coordinator.state.estimates import estimate_s, rank
 from coordinator.state.tables import trials
@@ -25,8 +24,8 @@ class Ranked:
 def fastest_first(connection: Connection, record_set: int | None, limit: int) -> list[Ranked]:
     """Return the fastest candidates of a record set, each once."""
     repeated: dict[str, list[tuple[float, int]]] = {}
-    names = repeated_candidates(record_set)
-    for row in connection.execute(_measured(record_set).where(trials.c.candidate.in_(names))):
+    of_set = {"record_set": record_set}
+    for row in connection.execute(_REPEATED_TRIALS, of_set):
         repeated.setdefault(row.candidate, []).append((row.latency_s, row.seq))
     order: list[tuple[float, Ranked]] = []
     for candidate, measured in repeated.items():
@@ -34,7 +33,7 @@ def fastest_first(connection: Connection, record_set: int | None, limit: int) ->
         found = Ranked(candidate, estimate_s(latencies_s), measured[0][1])
         order.append((rank(latencies_s, others_repeated=True), found))
     singles = 0
-    rows = connection.execute(_measured(record_set))
+    rows = connection.execute(_MEASURED, of_set)
     for row in rows:
         if singles >= limit:
             break
@@ -47,20 +46,22 @@ def fastest_first(connection: Connection, record_set: int | None, limit: int) ->
     return [found for _, found in order[:limit]]
 
 
-def repeated_candidates(record_set: int | None, among: Collection[str] = ()) -> Select[tuple[str]]:
-    """Select the candidates that have several latencies, among those named or, for none, all."""
-    query = (
-        select(trials.c.candidate)
-        .where(trials.c.record_set_id == record_set, trials.c.latency_s.is_not(None))
-        .group_by(trials.c.candidate)
-        .having(func.count() > 1)
-    )
-    return query.where(trials.c.candidate.in_(among)) if among else query
+def has_repeated(connection: Connection, record_set: int) -> bool:
+    """Return whether a record set has a candidate with several latencies."""
+    return connection.execute(_ANY_REPEATED, {"record_set": record_set}).first() is not None
 
 
-def _measured(record_set: int | None) -> Select[tuple[int, str, float]]:
-    return (
-        select(trials.c.seq, trials.c.candidate, trials.c.latency_s)
-        .where(trials.c.record_set_id == record_set, trials.c.latency_s.is_not(None))
-        .order_by(trials.c.latency_s, trials.c.candidate, trials.c.seq)
-    )
+# Made once: whoever is given work asks them, and making a statement takes longer than running it.
+_MEASURED = (
+    select(trials.c.seq, trials.c.candidate, trials.c.latency_s)
+    .where(trials.c.record_set_id == bindparam("record_set"), trials.c.latency_s.is_not(None))
+    .order_by(trials.c.latency_s, trials.c.candidate, trials.c.seq)
+)
+_REPEATED = (
+    select(trials.c.candidate)
+    .where(trials.c.record_set_id == bindparam("record_set"), trials.c.latency_s.is_not(None))
+    .group_by(trials.c.candidate)
+    .having(func.count() > 1)
+)
+_REPEATED_TRIALS = _MEASURED.where(trials.c.candidate.in_(_REPEATED))
+_ANY_REPEATED = _REPEATED.limit(1)

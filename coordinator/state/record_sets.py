@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from coordinator.state.ranking import fastest_first, repeated_candidates
+from coordinator.state.ranking import fastest_first, has_repeated
 from coordinator.state.records import TaskKey
 from coordinator.state.tables import record_sets, trials
 
@@ -31,6 +31,11 @@ _MEASURED_AGAIN = (
     .group_by(trials.c.candidate)
     .having(func.count() > 1)
     .limit(1)
+)
+_NOTE_BEST = (
+    update(record_sets)
+    .where(record_sets.c.record_set_id == bindparam("number"))
+    .values(best_s=bindparam("latency_s"), best_candidate=bindparam("candidate"))
 )
 _NOTE_BASELINE = (
     update(record_sets)
@@ -98,14 +103,11 @@ def note_best(connection: Connection, found: Mapping[int, Measured]) -> None:
 
 def _note_best(connection: Connection, record_set: int, new: Measured, *, repeated: bool) -> None:
     candidate, latency_s = new.candidate, new.latency_s
-    if repeated or connection.execute(repeated_candidates(record_set).limit(1)).first():
+    if repeated or has_repeated(connection, record_set):
         [first] = fastest_first(connection, record_set, 1)
         candidate, latency_s = first.candidate, first.latency_s
-    connection.execute(
-        update(record_sets)
-        .where(record_sets.c.record_set_id == record_set)
-        .values(best_s=latency_s, best_candidate=candidate)
-    )
+    best = {"number": record_set, "latency_s": latency_s, "candidate": candidate}
+    connection.execute(_NOTE_BEST, best)
 
 
 def note_baselines(connection: Connection, found: Iterable[tuple[int, float]]) -> None:

@@ -54,6 +54,12 @@ of an agent, such as a full disk, and says nothing of the task; but a task that 
 it must be let go some time."""
 
 
+_CAMPAIGNS = select(*CAMPAIGN_COLUMNS).order_by(
+    campaigns.c.created_at.desc(), campaigns.c.seq.desc()
+)
+_IN_STATES = _CAMPAIGNS.where(campaigns.c.state.in_(bindparam("states", expanding=True)))
+
+
 class SqlCampaigns(Store):
     """The part of the store that knows campaigns and tasks."""
 
@@ -85,13 +91,9 @@ class SqlCampaigns(Store):
         return campaign_record(row)
 
     def list_campaigns(self, states: Sequence[CampaignState] = ()) -> list[CampaignRecord]:
-        query = select(*CAMPAIGN_COLUMNS).order_by(
-            campaigns.c.created_at.desc(), campaigns.c.seq.desc()
-        )
-        if states:
-            query = query.where(campaigns.c.state.in_(states))
+        query, named = (_IN_STATES, {"states": list(states)}) if states else (_CAMPAIGNS, {})
         with self._db.read() as connection:
-            return [campaign_record(row) for row in connection.execute(query).mappings()]
+            return [campaign_record(row) for row in connection.execute(query, named).mappings()]
 
     def update_campaign(
         self, campaign_id: str, expected: Sequence[CampaignState], **changes: Any

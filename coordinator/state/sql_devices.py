@@ -36,6 +36,31 @@ _TOUCH = (
     .where(devices.c.device_id == bindparam("of_device"))
     .values(last_seen=bindparam("now"))
 )
+_BY_ID, _BY_NAME = (
+    select(devices).where(column == bindparam("reference"))
+    for column in (devices.c.device_id, devices.c.name)
+)
+_WHOSE_LEASE = select(leases.c.device_id, leases.c.fingerprint, leases.c.target).where(
+    leases.c.lease_id == bindparam("lease")
+)
+_CANARY_NOTED = select(canary_readings.c.seq).where(
+    canary_readings.c.lease_id == bindparam("lease")
+)
+_CONDITIONS = select(trials.c.conditions).where(
+    trials.c.lease_id == bindparam("lease"),
+    trials.c.verdict.in_([Verdict.OK, Verdict.THROTTLED]),
+)
+_NOTE_CANARY = insert(canary_readings)
+_LAST_CANARIES = (
+    select(canary_readings.c.canary_s)
+    .where(
+        canary_readings.c.device_id == bindparam("device"),
+        canary_readings.c.fingerprint == bindparam("hardware"),
+        canary_readings.c.target == bindparam("target"),
+    )
+    .order_by(canary_readings.c.seq.desc())
+    .limit(bindparam("most"))
+)
 
 
 class SqlDevices(Store):
@@ -80,8 +105,8 @@ class SqlDevices(Store):
 
     def get_device(self, name_or_id: str) -> DeviceRecord:
         with self._db.read() as connection:
-            for column in (devices.c.device_id, devices.c.name):
-                row = connection.execute(select(devices).where(column == name_or_id)).first()
+            for query in (_BY_ID, _BY_NAME):
+                row = connection.execute(query, {"reference": name_or_id}).first()
                 if row is not None:
                     return device_record(row._mapping)
         raise TuneFleetError(
@@ -114,46 +139,32 @@ class SqlDevices(Store):
 
     def note_canary(self, lease_id: str, now: float) -> bool:
         with self._db.write() as connection:
-            lease = connection.execute(
-                select(leases.c.device_id, leases.c.fingerprint, leases.c.target).where(
-                    leases.c.lease_id == lease_id
-                )
-            ).first()
-            noted = select(canary_readings.c.seq).where(canary_readings.c.lease_id == lease_id)
-            if lease is None or connection.execute(noted).first() is not None:
+            named = {"lease": lease_id}
+            lease = connection.execute(_WHOSE_LEASE, named).first()
+            if lease is None or connection.execute(_CANARY_NOTED, named).first() is not None:
                 return False
-            conditions = connection.execute(
-                select(trials.c.conditions).where(
-                    trials.c.lease_id == lease_id,
-                    trials.c.verdict.in_([Verdict.OK, Verdict.THROTTLED]),
-                )
-            ).scalars()
+            conditions = connection.execute(_CONDITIONS, named).scalars()
             found = [c["canary_s"] for c in conditions if c.get("canary_s")]
             if not found:
                 return False
-            connection.execute(
-                insert(canary_readings).values(
-                    **lease._mapping,
-                    lease_id=lease_id,
-                    taken_at=now,
-                    canary_s=statistics.median(found),
-                )
-            )
+            reading = {
+                **lease._mapping,
+                "lease_id": lease_id,
+                "taken_at": now,
+                "canary_s": statistics.median(found),
+            }
+            connection.execute(_NOTE_CANARY, reading)
             return True
 
     def canary_readings(self, device_id: str, key: TaskKey, limit: int) -> list[float]:
-        query = (
-            select(canary_readings.c.canary_s)
-            .where(
-                canary_readings.c.device_id == device_id,
-                canary_readings.c.fingerprint == key.fingerprint,
-                canary_readings.c.target == key.target,
-            )
-            .order_by(canary_readings.c.seq.desc())
-            .limit(limit)
-        )
+        named = {
+            "device": device_id,
+            "hardware": key.fingerprint,
+            "target": key.target,
+            "most": limit,
+        }
         with self._db.read() as connection:
-            return list(connection.execute(query).scalars())[::-1]
+            return list(connection.execute(_LAST_CANARIES, named).scalars())[::-1]
 
     def forget_canary(self, device_id: str) -> None:
         with self._db.write() as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, String, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
@@ -38,6 +38,33 @@ _BEST_NOW = (
 _LEASED_TASKS = select(leases.c.workload, leases.c.target, leases.c.fingerprint).where(
     leases.c.fingerprint == bindparam("hardware"), IS_ACTIVE
 )
+# Statements of what agents do all the time are made once: that takes longer than running them.
+_GRANT = insert(leases)
+_NEXT_TOKEN = (
+    update(counters)
+    .where(counters.c.name == _FENCING)
+    .values(value=counters.c.value + 1)
+    .returning(counters.c.value)
+)
+_HELD = select(leases).where(IS_ACTIVE, leases.c.device_id == bindparam("device"))
+_THIS = (
+    (leases.c.lease_id == bindparam("lease"))
+    & (leases.c.fencing_token == bindparam("token"))
+    # All that its holder knows of it; whoever is no device does not say which.
+    & ((bindparam("device", type_=String) == "") | (leases.c.device_id == bindparam("device")))
+)
+_LEASE = select(leases).where(_THIS)
+_RENEW = update(leases).where(_THIS, IS_ACTIVE).values(expires_at=bindparam("until"))
+_END = (
+    update(leases)
+    .where(_THIS, IS_ACTIVE)
+    .values(
+        state=bindparam("ended"),
+        error=bindparam("why"),
+        phase_seconds=bindparam("phases"),
+        best_s=_BEST_NOW,
+    )
+)
 
 
 class SqlLeases(Store):
@@ -49,7 +76,7 @@ class SqlLeases(Store):
         try:
             with self._db.write() as connection:
                 _check_known(connection, lease)
-                connection.execute(insert(leases).values(lease_values(lease)))
+                connection.execute(_GRANT, lease_values(lease))
         except IntegrityError as e:
             raise TuneFleetError(
                 Reason.LEASE_LOST,
@@ -59,20 +86,11 @@ class SqlLeases(Store):
 
     def next_fencing_token(self) -> int:
         with self._db.write() as connection:
-            raised = connection.execute(
-                update(counters)
-                .where(counters.c.name == _FENCING)
-                .values(value=counters.c.value + 1)
-                .returning(counters.c.value)
-            )
-            return int(raised.scalar_one())
+            return int(connection.execute(_NEXT_TOKEN).scalar_one())
 
     def active_lease(self, device_id: str) -> LeaseRecord | None:
-        query = select(leases).where(
-            leases.c.state == LeaseState.ACTIVE, leases.c.device_id == device_id
-        )
         with self._db.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_HELD, {"device": device_id}).first()
         return None if row is None else lease_record(row._mapping)
 
     def lease_messages(self, device_id: str, limit: int) -> list[bytes]:
@@ -114,13 +132,9 @@ class SqlLeases(Store):
     def renew_lease(
         self, lease_id: str, fencing_token: int, expires_at: float, *, device_id: str = ""
     ) -> None:
-        this = _this(lease_id, fencing_token, device_id)
+        this = {"lease": lease_id, "token": fencing_token, "device": device_id}
         with self._db.write() as connection:
-            renewed = connection.execute(
-                update(leases)
-                .where(this, leases.c.state == LeaseState.ACTIVE)
-                .values(expires_at=expires_at)
-            )
+            renewed = connection.execute(_RENEW, this | {"until": expires_at})
         if renewed.rowcount == 0:
             raise TuneFleetError(
                 Reason.LEASE_LOST, f"lease {lease_id} has ended, or the token is not its"
@@ -136,19 +150,11 @@ class SqlLeases(Store):
         *,
         device_id: str = "",
     ) -> LeaseRecord:
-        this = _this(lease_id, fencing_token, device_id)
+        this = {"lease": lease_id, "token": fencing_token, "device": device_id}
+        end = {"ended": state, "why": error, "phases": dict(phase_seconds or {})}
         with self._db.write() as connection:
-            connection.execute(
-                update(leases)
-                .where(this, leases.c.state == LeaseState.ACTIVE)
-                .values(
-                    state=state,
-                    error=error,
-                    phase_seconds=dict(phase_seconds or {}),
-                    best_s=_BEST_NOW,
-                )
-            )
-            row = connection.execute(select(leases).where(this)).first()
+            connection.execute(_END, this | end)
+            row = connection.execute(_LEASE, this).first()
         if row is None:
             raise TuneFleetError(
                 Reason.LEASE_LOST, f"no lease {lease_id} with this token was ever granted"
@@ -178,12 +184,6 @@ class SqlLeases(Store):
                 update(leases).where(ending).values(changes).returning(*leases.c)
             )
             return [lease_record(row) for row in rows.mappings()]
-
-
-def _this(lease_id: str, fencing_token: int, device_id: str) -> ColumnElement[bool]:
-    """Match a lease by all that its holder knows of it."""
-    this = (leases.c.lease_id == lease_id) & (leases.c.fencing_token == fencing_token)
-    return this & (leases.c.device_id == device_id) if device_id else this
 
 
 _KNOWN = select(

@@ -29,21 +29,27 @@ LOSSES_OF_THE_QUARANTINED = 2
 """A device may go down by chance while some candidate runs, but hardly twice with the same."""
 
 
+_SEEN = func.sum(case((trials.c.verdict == Verdict.LOST, 0), else_=1))
+_TRIED = (
+    select(trials.c.candidate)
+    .where(trials.c.record_set_id == bindparam("record_set"))
+    .group_by(trials.c.candidate)
+    .having((_SEEN > 0) | (func.count() >= LOSSES_OF_THE_QUARANTINED))
+)
+_TRACES = select(trial_payloads.c.trial_seq, trial_payloads.c.trace).where(
+    trial_payloads.c.trial_seq.in_(bindparam("seqs", expanding=True))
+)
+
+
 class SqlTrials(Store):
     """The part of the store that gives trials out."""
 
     _db: Database
 
     def tried_candidates(self, key: TaskKey) -> frozenset[str]:
-        seen = func.sum(case((trials.c.verdict == Verdict.LOST, 0), else_=1))
         with self._db.read() as connection:
-            rows = connection.execute(
-                select(trials.c.candidate)
-                .where(trials.c.record_set_id == find_record_set(connection, key))
-                .group_by(trials.c.candidate)
-                .having((seen > 0) | (func.count() >= LOSSES_OF_THE_QUARANTINED))
-            )
-            return frozenset(rows.scalars())
+            record_set = find_record_set(connection, key)
+            return frozenset(connection.execute(_TRIED, {"record_set": record_set}).scalars())
 
     def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
         with self._db.read() as connection:
@@ -170,9 +176,7 @@ def _training_row(row: Row[Any], hardware: tuple[float, ...]) -> TrainingRow:
 
 
 def _traces(connection: Connection, seqs: Sequence[int]) -> dict[int, str]:
-    rows = connection.execute(
-        select(trial_payloads.c.trial_seq, trial_payloads.c.trace).where(
-            trial_payloads.c.trial_seq.in_(seqs)
-        )
-    )
+    if not seqs:
+        return {}
+    rows = connection.execute(_TRACES, {"seqs": list(seqs)})
     return {row.trial_seq: unpack(row.trace).decode() for row in rows}
