@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -54,10 +56,11 @@ class GroupedCalls:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._lock = threading.Lock()
         self._calls: deque[_Waiting[Any]] = deque()
         self._reports: deque[_Report] = deque()
+        self._working = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._worker: asyncio.Task[None] | None = None
         self._durable_s = 0.0
         """What it took lately to make a group durable, in seconds."""
 
@@ -67,36 +70,40 @@ class GroupedCalls:
         Cancelling this does not keep the call from being run.
         """
         waiting = _Waiting(call)
-        self._calls.append(waiting)
-        self._wake()
+        with self._lock:
+            self._calls.append(waiting)
+            self._wake()
         return await waiting.answer
 
     async def ingest(self, report: PreparedReport, now: float) -> IngestOutcome:
         """Store a report's trials together with those of others; see ``Store.ingest_reports``."""
         waiting = _Report(report, now)
-        self._reports.append(waiting)
-        self._wake()
+        with self._lock:
+            self._reports.append(waiting)
+            self._wake()
         return await waiting.answer
 
     def _wake(self) -> None:
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+        if not self._working:
+            self._working = True
+            self._thread.submit(self._work)
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._calls or self._reports:
-            calls, reports = list(self._calls), self._take_reports()
-            self._calls.clear()
-            done = await loop.run_in_executor(self._thread, self._group, calls, reports)
-            # What the group had no time for comes before what has come meanwhile.
-            self._calls.extendleft(reversed(calls[len(done) - len(reports) :]))
-            for answer, result, error in done:
-                if answer.done():  # its caller has gone
-                    continue
-                if error is None:
-                    answer.set_result(result)
-                else:
-                    answer.set_exception(error)
+    def _work(self) -> None:
+        # One group after the other without the event loop's doing: it has others to attend to, and
+        # the store would be idle until its turn comes.
+        while True:
+            with self._lock:
+                calls, reports = list(self._calls), self._take_reports()
+                self._calls.clear()
+                if not calls and not reports:
+                    self._working = False
+                    return
+            done = self._group(calls, reports)
+            with self._lock:
+                # What the group had no time for comes before what has come meanwhile.
+                self._calls.extendleft(reversed(calls[len(done) - len(reports) :]))
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                done[0][0].get_loop().call_soon_threadsafe(_answer, done)
 
     def _take_reports(self) -> list[_Report]:
         taken: list[_Report] = []
@@ -133,6 +140,16 @@ class GroupedCalls:
 
     def _ingesting(self, waiting: _Report) -> Callable[[], IngestOutcome]:
         return lambda: self._store.ingest_reports([waiting.report], waiting.now)[0]
+
+
+def _answer(done: Sequence[_Settled]) -> None:
+    for answer, result, error in done:
+        if answer.done():  # its caller has gone
+            continue
+        if error is None:
+            answer.set_result(result)
+        else:
+            answer.set_exception(error)
 
 
 def _settle(waiting: _Waiting[Any]) -> _Settled:

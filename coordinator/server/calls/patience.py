@@ -136,29 +136,33 @@ class _Call:
             raise _too_slow(f"nothing was read for {self.patience.message_s:g} s") from e
 
     async def _request(self, requests: AsyncIterator[Any]) -> Any:
-        paced = self._paced(requests)
         if self.handler.request_streaming:
-            return paced
-        async with aclosing(paced):
-            async for request in paced:
-                return request
-        raise TuneFleetError(Reason.INVALID_ARGUMENT, "the call came without a request")
+            return self._paced(requests)
+        try:
+            return await self._next(aiter(requests))
+        except StopAsyncIteration as e:
+            raise TuneFleetError(Reason.INVALID_ARGUMENT, "the call came without a request") from e
 
     async def _paced(self, requests: AsyncIterator[Any]) -> AsyncGenerator[Any, None]:
         incoming = aiter(requests)
         while True:
             try:
-                async with asyncio.timeout(self.patience.message_s):
-                    request = await anext(incoming)
+                request = await self._next(incoming)
             except StopAsyncIteration:
                 return
-            except TimeoutError as e:
-                raise _too_slow(f"nothing came for {self.patience.message_s:g} s") from e
-            except DecodeError as e:
-                raise TuneFleetError(
-                    Reason.INVALID_ARGUMENT, "the request is not the message that it should be"
-                ) from e
             yield request
+
+    async def _next(self, incoming: AsyncIterator[Any]) -> Any:
+        """Return the next message. Raises StopAsyncIteration after the last."""
+        try:
+            async with asyncio.timeout(self.patience.message_s):
+                return await anext(incoming)
+        except TimeoutError as e:
+            raise _too_slow(f"nothing came for {self.patience.message_s:g} s") from e
+        except DecodeError as e:
+            raise TuneFleetError(
+                Reason.INVALID_ARGUMENT, "the request is not the message that it should be"
+            ) from e
 
     async def _abort(self, context: _Context, error: TuneFleetError) -> None:
         peer = peer_of(context)
