@@ -63,10 +63,11 @@ class Membership:
                 )
                 break
             except TuneFleetError as e:
-                if e.reason is not Reason.COORDINATOR_UNREACHABLE:
+                # A thousand boards behind one router are told to come one after the other.
+                if e.reason not in {Reason.COORDINATOR_UNREACHABLE, Reason.RATE_LIMITED}:
                     raise
                 _log.warning("cannot join yet, trying again", why=e.message)
-                await backoff.wait()
+                await backoff.wait(e.retry_after_s or 0.0)
         await asyncio.to_thread(joined.credentials.save, self.folder)
         (self.folder / _USED_FILE).write_text(f"{token.token_id}\n")
         _log.info("joined", coordinator=self.coordinator, device_id=joined.name)

@@ -8,6 +8,7 @@ from grpc_status import rpc_status
 
 from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.identity.credentials import INSECURE_VARIABLE, insecure_wanted
+from tunefleet.retry_info import retry_after_s
 
 _REASONS_BY_STATUS = {
     "UNAVAILABLE": Reason.COORDINATOR_UNREACHABLE,
@@ -39,13 +40,24 @@ def named_failure(
     code, details = status_of(failed)
     info = _error_info(failed)
     if info is not None:
-        return TuneFleetError(Reason[info.reason], details, hint=info.metadata["hint"])
+        return TuneFleetError(
+            Reason[info.reason],
+            details,
+            hint=info.metadata["hint"],
+            retry_after_s=_retry_after_s(failed),
+        )
     if code == "NOT_FOUND":
         return TuneFleetError(not_found, details)
     reason = _REASONS_BY_STATUS.get(code, Reason.INTERNAL)
     if reason is Reason.COORDINATOR_UNREACHABLE:
         return _unreachable(code, details, address)
     return TuneFleetError(reason, details or f"the call ended with {code}")
+
+
+def _retry_after_s(failed: grpc.RpcError) -> float | None:
+    return (
+        retry_after_s(failed.trailing_metadata()) or None if isinstance(failed, grpc.Call) else None
+    )
 
 
 def _unreachable(code: str, details: str, address: str) -> TuneFleetError:

@@ -25,6 +25,7 @@ from scripts.benches.fleet_hardware import hardware_of
 from scripts.benches.fleet_trials import TrialSource
 from tunefleet import __version__
 from tunefleet.conversions import profile_to_proto, seconds
+from tunefleet.errors import Reason, TuneFleetError
 from tunefleet.features import schema_digest
 from tunefleet.identity.credentials import CHANNEL_OPTIONS, Credentials
 from tunefleet.identity.enrolling import enrol
@@ -130,9 +131,17 @@ class SimulatedAgent:
 
     async def enrol(self, token: str) -> None:
         """Become known to the coordinator, as a new device does once."""
-        joined = await asyncio.to_thread(
-            enrol, self._fleet.address, parse_token(token), new_key(), self._id
-        )
+        key = new_key()
+        while True:
+            try:
+                joined = await asyncio.to_thread(
+                    enrol, self._fleet.address, parse_token(token), key, self._id
+                )
+                break
+            except TuneFleetError as e:
+                if e.reason is not Reason.RATE_LIMITED:
+                    raise
+                await asyncio.sleep(e.retry_after_s or _LONGEST_RETRY_S)
         self._credentials = joined.credentials
 
     async def connect(self) -> None:

@@ -68,9 +68,11 @@ class FleetRun:
         self._coordinator = coordinator
         self._processes: list[subprocess.Popen[bytes]] = []
         self.agents = agents
+        self._log = Path()
 
     def start_agents(self, address: str, processes: int, log: Path, stack: ExitStack) -> None:
         """Start processes of agents, not connected yet."""
+        self._log = log
         shares = [self.agents // processes] * processes
         shares[0] += self.agents - sum(shares)
         for number, share in enumerate(shares):
@@ -97,7 +99,8 @@ class FleetRun:
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
-                raise RuntimeError("a process of simulated agents ended; see its log")
+                said = self._log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"a process of simulated agents ended: {said}")
             answers.append(json.loads(line))
         return answers
 

@@ -17,6 +17,8 @@ from agent.session.pace import Pace
 from agent.session.rpc import open_channel
 from coordinator.security.authority import Authority
 from coordinator.server.app import serve
+from coordinator.server.calls import throttling
+from coordinator.server.calls.rates import Rate
 from coordinator.server.core import ServerConfig
 from tunefleet.client import TuneFleet
 from tunefleet.errors import Reason, TuneFleetError
@@ -98,6 +100,20 @@ async def test_without_a_token_the_first_start_says_what_to_do(member: Membershi
         await member.join(None, QUICK)
     assert raised.value.reason is Reason.UNAUTHENTICATED
     assert "tokens create" in raised.value.hint
+
+
+async def test_it_waits_for_its_turn_where_many_join_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setitem(throttling.RATES, throttling.Traffic.WRITE, Rate(2.0, 1.0))
+    home = Home(tmp_path / "home")
+    await home.start()
+    made = await home.ask(lambda fleet: fleet.create_token(uses=3))
+    members = [Membership(tmp_path / f"board-{n}", home.address, f"board-{n}") for n in range(3)]
+    joined = await asyncio.gather(*(m.join(parse_token(made.text), QUICK) for m in members))
+    assert [credentials.name() for credentials in joined] == ["board-0", "board-1", "board-2"]
+    await home.stop()
 
 
 async def test_it_joins_once_the_coordinator_is_there(home: Home, member: Membership) -> None:
