@@ -34,8 +34,9 @@ allowed, and many may be asked for at once."""
 _LINE_LIMIT_BYTES = 1 << 20
 """Longest line of progress read; a job that writes a longer one is broken."""
 
-_ATTEMPTS = 3
-"""A job that was killed from outside, for memory say, deserves another try; a bug shows again."""
+_ATTEMPTS = 5
+"""A job that was killed from outside, for memory say, deserves other tries: in a week that happens
+more than once. A bug shows again."""
 
 _KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 """Exit codes of a process that others have ended: what crashes by itself gets other signals."""

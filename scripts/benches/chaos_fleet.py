@@ -6,9 +6,12 @@ import asyncio
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from scripts.benches.chaos_disk import SmallDisk, own_mounts
 from scripts.benches.chaos_processes import (
@@ -27,6 +30,8 @@ _COORDINATOR_DISK_MIB = 1024
 """Room for what a coordinator wants free before it begins anything, twice, and for its work."""
 _AGENT_DISK_MIB = 192
 _START_S = 180.0
+_ORPHANS_END_S = 10.0
+"""Killed ones need a moment on a busy machine."""
 
 
 class ChaosFleet:
@@ -137,7 +142,14 @@ class ChaosFleet:
         """
         for member in [*self.agents.values(), self.coordinator]:
             member.stop()
-        return len([p for p in reap_orphans([]) if p.is_running()])
+        deadline = time.monotonic() + _ORPHANS_END_S
+        while (alive := reap_orphans([])) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in alive:
+            with suppress(psutil.Error):
+                command = " ".join(process.cmdline()[:6])
+                note(f"chaos: outlived who started it: {process.status()} {command}")
+        return len(alive)
 
     def keep(self, folder: Path) -> None:
         """Copy the homes to where they stay when the small disks are gone."""

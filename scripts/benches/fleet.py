@@ -6,11 +6,13 @@ stream each, heartbeats, leases, reports. They measure nothing: their trials are
 shipped dataset under new names. 25 of them at a time have the same hardware and share 64 tasks,
 16 trials a round. All of it runs on this machine, so agents and coordinator share its cores.
 
-Four parts, one after the other:
+Five parts, one after the other:
 
 * **connecting**: all agents at once; connected means registered, control stream open, one heartbeat
   answered.
 * **idle**: no work; heartbeats, and questions for work as often as the coordinator wishes.
+* **start**: the campaign is resumed, and all ask for work at once; counted from when they have
+  ended their first rounds.
 * **load**: each agent measures one candidate every ``agents / --trials-per-s`` seconds and reports
   as often as the coordinator wishes; ``lease_p99_ms`` is over every AcquireLease of it.
 * **peak**: measuring takes no time, a round's trials go in one report.
@@ -45,6 +47,8 @@ from scripts.postgresql_server import find_binaries, running
 
 _SETTLE_S = 5.0
 """After a change of pace, before anything is counted."""
+
+_ROUND_TRIALS = 16
 
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
@@ -115,7 +119,11 @@ def _coordinator(
         _tell(f"{kept}, idle", idle)
         fleet.tell(do="pace", trial_s=options.agents / options.trials_per_s)
         client.campaign(CAMPAIGN).resume()
-        acknowledged += fleet.watch(_SETTLE_S).acknowledged
+        # All ask at once then: what counts is how it goes on when they end their rounds in turn.
+        first_round_s = _ROUND_TRIALS * options.agents / options.trials_per_s
+        start = fleet.watch(max(_SETTLE_S, 1.25 * first_round_s))
+        _tell(f"{kept}, start", start)
+        acknowledged += start.acknowledged
         load = fleet.watch(options.load_s)
         _tell(f"{kept}, load", load)
         rss_mb = fleet.rss_mb()
@@ -136,6 +144,7 @@ def _coordinator(
             "agents": float(min(idle.streaming, load.streaming, peak.streaming)),
             "connects_per_s": options.agents / connecting_s,
             "idle_cpu_share": idle.cpu_share,
+            "start_lease_p99_ms": 1e3 * quantile(start.lease_s, 0.99),
             "trials_per_s": load.acknowledged / load.seconds,
             "lease_p50_ms": 1e3 * quantile(load.lease_s, 0.5),
             "lease_p99_ms": 1e3 * quantile(load.lease_s, 0.99),

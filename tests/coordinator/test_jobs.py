@@ -145,7 +145,7 @@ async def test_a_job_that_was_killed_is_begun_again(job: str, tmp_path: Path, ti
 
 
 async def test_a_job_that_is_killed_every_time_fails(job: str, tmp_path: Path) -> None:
-    spec = {"what": "be killed", "starts": str(tmp_path / "starts"), "times": 9}
+    spec = {"what": "be killed", "starts": str(tmp_path / "starts"), "times": 99}
     with pytest.raises(TuneFleetError, match="SIGKILL") as raised:
         await run_job(job, spec, tmp_path / "work", timeout_s=60)
     assert raised.value.reason is Reason.INTERNAL
