@@ -38,5 +38,5 @@ def wire(core: Core) -> Wiring:
         clock=core.clock,
     )
     trainer = TrainingSupervisor(core.store, core.blobs, core.home, clock=core.clock)
-    planner = LeasePlanner(core.store, core.bus, core.clock, core.calls)
+    planner = LeasePlanner(core.store, core.bus, core.clock)
     return Wiring(planner, background=(runner.run, trainer.run))

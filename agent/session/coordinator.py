@@ -108,7 +108,7 @@ class Coordinator:
         self._away_since: float | None = None
         self._reminded = 0.0
         self.heartbeat_interval_s = 10.0
-        """As the coordinator wishes since the last registration."""
+        """As the coordinator wishes since the last heartbeat, older ones since the registration."""
         self.report_interval_s: float | None = None
         """As it wishes since the last heartbeat; older ones have no wish."""
 
@@ -199,6 +199,9 @@ class Coordinator:
         response = await self._attempt(self._agents.SendHeartbeat, request, CALL_LIMIT_S)
         wished = response.HasField("report_interval")
         self.report_interval_s = seconds(response.report_interval) if wished else None
+        self.heartbeat_interval_s = (
+            seconds(response.heartbeat_interval) or self.heartbeat_interval_s
+        )
         return list(response.cancelled_lease_ids)
 
     async def acquire_lease(self) -> Grant:

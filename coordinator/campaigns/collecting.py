@@ -15,6 +15,13 @@ from tunefleet.leases import MeasurePolicy, SearchPolicy
 COLLECTION_ROUND_TRIALS = 16
 """Trials of one round; a collection that is ended early has about as many of each task."""
 
+_DEVICES_OF_SHORT_ROUNDS = 250
+"""Of more devices, each is given more at a time: asking for work and ending it are to stay a small
+part of what a coordinator does."""
+
+_LONGEST_ROUND_TRIALS = 64
+"""As many as MetaSchedule and Ansor measure in a round."""
+
 COLLECTION_PARENTS = 4
 """Fastest candidates that later rounds also draw mutants of, so that good ones are seen too."""
 
@@ -23,15 +30,30 @@ COLLECTION_MEASURE = MeasurePolicy(
 )
 """Less than tuning spends on each: no race is decided here, but another candidate teaches more."""
 
-COLLECTION_SEARCH = SearchPolicy(population=48, generations=1)
+_POPULATION_A_TRIAL = 3
 """Enough to choose different ones from."""
 
 _HOPELESS_ROUNDS = 3
 """Rounds that brought no trial at all after which a task is left alone."""
 
 
+def collecting_round_trials(devices: int) -> int:
+    """Size the rounds of collections by how many devices there are."""
+    wished = COLLECTION_ROUND_TRIALS * devices // _DEVICES_OF_SHORT_ROUNDS
+    return min(max(COLLECTION_ROUND_TRIALS, wished), _LONGEST_ROUND_TRIALS)
+
+
+def collecting_search(trials: int) -> SearchPolicy:
+    """Size the search for a round by the trials that it is for."""
+    population = _POPULATION_A_TRIAL * max(trials, COLLECTION_ROUND_TRIALS)
+    return SearchPolicy(population=population, generations=1)
+
+
 def choose_collecting_round(
-    tasks: Sequence[TaskProgress], trials_per_task: int, busy: Collection[TaskKey]
+    tasks: Sequence[TaskProgress],
+    trials_per_task: int,
+    busy: Collection[TaskKey],
+    round_trials: int = COLLECTION_ROUND_TRIALS,
 ) -> Choice | None:
     """Choose the task with the fewest trials, among equals the workload that was added first.
 
@@ -41,6 +63,7 @@ def choose_collecting_round(
         tasks: all tasks that the device may work on.
         trials_per_task: trials wanted of each.
         busy: tasks that another device is at work on.
+        round_trials: trials of a round at the most.
 
     Returns:
         The task and the size of its round, or ``None`` where there is nothing to do now.
@@ -53,7 +76,7 @@ def choose_collecting_round(
     for task in tasks:
         place.setdefault(task.task.key.workload, len(place))
     chosen = min(open_tasks, key=lambda t: (t.rounds, t.trials, place[t.task.key.workload]))
-    return Choice(chosen, min(COLLECTION_ROUND_TRIALS, trials_per_task - chosen.trials))
+    return Choice(chosen, min(round_trials, trials_per_task - chosen.trials))
 
 
 def collected(progress: TaskProgress, trials_per_task: int) -> bool:

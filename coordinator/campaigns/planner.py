@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import zip_longest
 
 import structlog
@@ -18,8 +16,9 @@ from coordinator.campaigns.benchmarks import choose_benchmark, keep_benchmark
 from coordinator.campaigns.collecting import (
     COLLECTION_MEASURE,
     COLLECTION_PARENTS,
-    COLLECTION_SEARCH,
     choose_collecting_round,
+    collecting_round_trials,
+    collecting_search,
 )
 from coordinator.campaigns.featurizing import choose_featurizing, keep_featurized
 from coordinator.campaigns.finals import choose_final, in_finals, trials_in_time
@@ -31,7 +30,6 @@ from coordinator.campaigns.scheduler import Choice, choose_round, lacks_baseline
 from coordinator.campaigns.steadiness import READINGS_USED, judge
 from coordinator.server.bus import Bus
 from coordinator.server.compatibility import fits_tvm
-from coordinator.server.grouping import GroupedCalls
 from coordinator.server.limits import LEASE_TTL_S
 from coordinator.server.selectors import matches
 from coordinator.state.records import (
@@ -94,48 +92,38 @@ class LeasePlanner:
         store: Store,
         bus: Bus,
         clock: Callable[[], float] = time.time,
-        calls: GroupedCalls | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
-        # One decision at a time, else two devices would be given the same round.
-        self._calls = calls or GroupedCalls(store)
         self._monotonic = monotonic
         self._relatives: Relatives | None = None
         self._relatives_at = 0.0
 
-    async def next_lease(self, device: DeviceRecord) -> Lease | None:
-        """Grant the device its next piece of work, or ``None`` where there is none for it."""
-        return await self._calls.run(partial(self._next_lease, device))
-
-    async def expects_work(self, device: DeviceRecord) -> bool:
+    def expects_work(self, device: DeviceRecord) -> bool:
         """Tell whether a model is being imported that the device will tune."""
-        return await asyncio.to_thread(self._expects_work, device)
+        if device.is_quarantined(self._clock()):
+            return False
+        return any(
+            campaign.spec.purpose in {CampaignPurpose.TUNE, CampaignPurpose.COLLECT}
+            and matches(campaign.spec.device_selector, device)
+            for campaign in self._store.list_campaigns([CampaignState.IMPORTING])
+        )
 
-    async def benchmark_done(
+    def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
         """Keep what a benchmark found; ``error`` says why it found nothing."""
-        await self._calls.run(partial(keep_benchmark, self._store, lease, results, error))
-        self._bus.notify_campaign(lease.campaign_id)
+        keep_benchmark(self._store, lease, results, error)
 
-    async def featurized(
+    def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
-        """Keep the features that were computed; ``error`` says why there are none."""
-        # In no group: it may take seconds to count what is left of a large import.
-        await asyncio.to_thread(self._keep_featurized, lease, results, error)
-        self._bus.notify_campaign(lease.campaign_id)
+        """Keep the features that were computed; ``error`` says why there are none.
 
-    async def round_done(self, lease: LeaseRecord) -> None:
-        """Judge the device by what its reference kernel took."""
-        await self._calls.run(partial(self._judge_device, lease))
-
-    def _keep_featurized(
-        self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
-    ) -> None:
+        It may take seconds to count what is left of a large import.
+        """
         keep_featurized(self._store, lease, results, error)
         left = self._store.count_unfeatured(lease.campaign_id)
         with suppress(TuneFleetError):  # it was cancelled meanwhile
@@ -145,7 +133,8 @@ class LeasePlanner:
                 activity=f"computing features, {left} trials to go",
             )
 
-    def _judge_device(self, lease: LeaseRecord) -> None:
+    def round_done(self, lease: LeaseRecord) -> None:
+        """Judge the device by what its reference kernel took."""
         now = self._clock()
         if lease.kind is LeaseKind.REPLAY and lease.state is LeaseState.FAILED:
             purpose = self._store.get_campaign(lease.campaign_id).spec.purpose
@@ -167,16 +156,8 @@ class LeasePlanner:
             else:
                 log.warning("device in quarantine", device=device.name, why=judged.reason)
 
-    def _expects_work(self, device: DeviceRecord) -> bool:
-        if device.is_quarantined(self._clock()):
-            return False
-        return any(
-            campaign.spec.purpose in {CampaignPurpose.TUNE, CampaignPurpose.COLLECT}
-            and matches(campaign.spec.device_selector, device)
-            for campaign in self._store.list_campaigns([CampaignState.IMPORTING])
-        )
-
-    def _next_lease(self, device: DeviceRecord) -> Lease | None:
+    def next_lease(self, device: DeviceRecord) -> Lease | None:
+        """Grant the device its next piece of work, or ``None`` where there is none for it."""
         if not device.ready or device.is_quarantined(self._clock()):
             return None
         active = self._store.list_campaigns([CampaignState.FINISHING, CampaignState.TUNING])
@@ -305,7 +286,12 @@ class LeasePlanner:
     ) -> Lease | None:
         group_by_key = {(g.target, g.fingerprint): g for g in groups}
         tasks = [t for t in progress if (t.task.key.target, t.task.key.fingerprint) in group_by_key]
-        choice = choose_collecting_round(tasks, campaign.spec.trials_per_task, busy)
+        choice = choose_collecting_round(
+            tasks,
+            campaign.spec.trials_per_task,
+            busy,
+            collecting_round_trials(self._bus.connected_devices()),
+        )
         if choice is None:
             return None
         task = choice.progress.task
@@ -322,7 +308,7 @@ class LeasePlanner:
             ),
             tried=self._store.tried_candidates(task.key),
             measure=COLLECTION_MEASURE,
-            search=COLLECTION_SEARCH,
+            search=collecting_search(choice.trials),
         )
         group = group_by_key[task.key.target, task.key.fingerprint]
         return self._grant(campaign, device, group, spec)

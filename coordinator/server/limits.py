@@ -5,8 +5,13 @@ from __future__ import annotations
 HEARTBEAT_INTERVAL_S = 5.0
 """Short enough that a device's state is worth looking at, and nothing as a load."""
 
-OFFLINE_AFTER_S = 20.0
-"""Three heartbeats may be lost: a busy board is late now and then."""
+HEARTBEATS_A_S = 100.0
+"""By all agents: of many, each sends them less often."""
+
+LONGEST_HEARTBEAT_INTERVAL_S = 10.0
+
+OFFLINE_AFTER_S = 40.0
+"""Three of the rarest heartbeats may be lost: a busy board is late now and then."""
 
 LEASE_TTL_S = 60.0
 """An agent renews at a third of this; a device that fell silent loses its round after it."""
@@ -22,6 +27,13 @@ RETRY_AFTER_S = 5.0
 
 ASKING_A_S = 20.0
 """Questions for work a second by all that have none: of many, each asks less often."""
+
+ASKING_AT_A_TIME = 16
+"""Devices whose questions for work are answered at a time: some 50 ms of work."""
+
+SHORTEST_WAIT_FOR_A_TURN_S = 0.25
+LONGEST_WAIT_FOR_A_TURN_S = 60.0
+"""Who comes back when no turn is free is told another time."""
 
 REPORTS_A_S = 150.0
 """Reports of trials a second by all agents: of many, each gathers its trials for longer."""

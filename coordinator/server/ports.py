@@ -10,54 +10,57 @@ from tunefleet.leases import BenchmarkResult, FeaturizedTrace, Lease
 
 
 class Planner(Protocol):
-    """Decides what is done next, and takes in what came of it."""
+    """Decides what is done next, and takes in what came of it.
 
-    async def next_lease(self, device: DeviceRecord) -> Lease | None:
+    All of it is called outside of the event loop; all but ``featurized`` one call at a time.
+    """
+
+    def next_lease(self, device: DeviceRecord) -> Lease | None:
         """Grant, in the store, the device's next piece of work; ``None`` where there is none.
 
         The device holds no active lease when this is called.
         """
 
-    async def expects_work(self, device: DeviceRecord) -> bool:
+    def expects_work(self, device: DeviceRecord) -> bool:
         """Tell whether there will be work for a device that is given none now, in a minute or so.
 
         It may come to nothing: a campaign's model may turn out to be broken.
         """
 
-    async def benchmark_done(
+    def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
         """Keep what a benchmark found. May be called again for a lease, when an agent repeats."""
 
-    async def featurized(
+    def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
         """Keep features that were computed. May be called again for a lease."""
 
-    async def round_done(self, lease: LeaseRecord) -> None:
+    def round_done(self, lease: LeaseRecord) -> None:
         """Take note that a round has ended, its trials being stored. May be called again."""
 
 
 class NoWork:
     """A planner for a coordinator that only keeps state."""
 
-    async def next_lease(self, device: DeviceRecord) -> Lease | None:  # noqa: ARG002
+    def next_lease(self, device: DeviceRecord) -> Lease | None:  # noqa: ARG002
         """Find nothing to do."""
         return None
 
-    async def expects_work(self, device: DeviceRecord) -> bool:  # noqa: ARG002
+    def expects_work(self, device: DeviceRecord) -> bool:  # noqa: ARG002
         """Expect nothing."""
         return False
 
-    async def benchmark_done(
+    def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
         """Forget it."""
 
-    async def featurized(
+    def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
         """Forget it."""
 
-    async def round_done(self, lease: LeaseRecord) -> None:
+    def round_done(self, lease: LeaseRecord) -> None:
         """Forget it."""

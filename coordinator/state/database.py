@@ -69,10 +69,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Run statements that happen wholly or, after an exception, not at all."""
+    def write(self, *, undoable: bool = True) -> Iterator[Connection]:
+        """Run statements that happen wholly or, after an exception, not at all.
+
+        Args:
+            undoable: whether, within a group, these statements can be undone alone. What cannot
+                costs half as much: it must raise no TuneFleetError once it has changed something,
+                and a constraint that it violates undoes the group.
+        """
         if self._group.connection is not None:
-            with self._part(self._group.connection) as connection:
+            part = self._part if undoable else self._inseparable
+            with part(self._group.connection) as connection:
                 yield connection
             return
         with self._writing, self._writer.begin() as connection:
@@ -104,6 +111,16 @@ class Database:
             with connection.begin_nested():
                 yield connection
         except (IntegrityError, TuneFleetError):
+            raise
+        except BaseException as e:
+            self._group.spoiled = e
+            raise
+
+    @contextmanager
+    def _inseparable(self, connection: Connection) -> Iterator[Connection]:
+        try:
+            yield connection
+        except TuneFleetError:
             raise
         except BaseException as e:
             self._group.spoiled = e

@@ -96,7 +96,7 @@ class SqlDevices(Store):
             )
 
     def touch_devices(self, device_ids: Collection[str], now: float) -> dict[str, str]:
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             rows = connection.execute(_HELD, {"names": list(device_ids)})
             held = {row.device_id: row.lease_id or "" for row in rows}
             if held:
@@ -138,7 +138,7 @@ class SqlDevices(Store):
             raise TuneFleetError(Reason.DEVICE_UNKNOWN, f"no device has the id {device_id!r}")
 
     def note_canary(self, lease_id: str, now: float) -> bool:
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             named = {"lease": lease_id}
             lease = connection.execute(_WHOSE_LEASE, named).first()
             if lease is None or connection.execute(_CANARY_NOTED, named).first() is not None:

@@ -47,7 +47,7 @@ class SqlIngest(Store):
         )
 
     def ingest_reports(self, reports: Sequence[PreparedReport], now: float) -> list[IngestOutcome]:
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             known = _leases(connection, reports)
             stored = _stored_under(connection, reports)
             outcomes, batches = [], []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, String, bindparam, exists, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Connection, String, bindparam, exists, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from coordinator.state.database import Database
 from coordinator.state.records import LeaseKind, LeaseRecord, LeaseState, TaskKey
@@ -39,7 +39,11 @@ _LEASED_TASKS = select(leases.c.workload, leases.c.target, leases.c.fingerprint)
     leases.c.fingerprint == bindparam("hardware"), IS_ACTIVE
 )
 # Statements of what agents do all the time are made once: that takes longer than running them.
-_GRANT = insert(leases)
+_GRANTS = {
+    # A violated constraint would undo the calls of others, too.
+    dialect: add(leases).on_conflict_do_nothing().returning(leases.c.lease_id)
+    for dialect, add in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
 _NEXT_TOKEN = (
     update(counters)
     .where(counters.c.name == _FENCING)
@@ -73,19 +77,19 @@ class SqlLeases(Store):
     _db: Database
 
     def grant_lease(self, lease: LeaseRecord) -> None:
-        try:
-            with self._db.write() as connection:
-                _check_known(connection, lease)
-                connection.execute(_GRANT, lease_values(lease))
-        except IntegrityError as e:
+        with self._db.write(undoable=False) as connection:
+            _check_known(connection, lease)
+            grant = _GRANTS[connection.dialect.name]
+            granted = connection.execute(grant, lease_values(lease)).first() is not None
+        if not granted:
             raise TuneFleetError(
                 Reason.LEASE_LOST,
                 f"device {lease.device_id} holds a lease already, or another device holds one for "
                 f"the same {lease.kind} of campaign {lease.campaign_id}",
-            ) from e
+            )
 
     def next_fencing_token(self) -> int:
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             return int(connection.execute(_NEXT_TOKEN).scalar_one())
 
     def active_lease(self, device_id: str) -> LeaseRecord | None:
@@ -133,7 +137,7 @@ class SqlLeases(Store):
         self, lease_id: str, fencing_token: int, expires_at: float, *, device_id: str = ""
     ) -> None:
         this = {"lease": lease_id, "token": fencing_token, "device": device_id}
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             renewed = connection.execute(_RENEW, this | {"until": expires_at})
         if renewed.rowcount == 0:
             raise TuneFleetError(
@@ -152,7 +156,7 @@ class SqlLeases(Store):
     ) -> LeaseRecord:
         this = {"lease": lease_id, "token": fencing_token, "device": device_id}
         end = {"ended": state, "why": error, "phases": dict(phase_seconds or {})}
-        with self._db.write() as connection:
+        with self._db.write(undoable=False) as connection:
             connection.execute(_END, this | end)
             row = connection.execute(_LEASE, this).first()
         if row is None:

@@ -214,6 +214,7 @@ class SimulatedAgent:
         response = await self._call(self._stub.SendHeartbeat, request)
         self._fleet.counts.heartbeats += 1
         self._report_s = seconds(response.report_interval)
+        self._heartbeat_s = seconds(response.heartbeat_interval)
         if self._held in response.cancelled_lease_ids:
             self._dropped = True
 

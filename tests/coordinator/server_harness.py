@@ -61,18 +61,18 @@ class ListPlanner:
     expected: bool = False
     core: Core | None = None
 
-    async def expects_work(self, device: DeviceRecord) -> bool:
+    def expects_work(self, device: DeviceRecord) -> bool:
         return self.expected
 
-    async def featurized(
+    def featurized(
         self, lease: LeaseRecord, results: Sequence[FeaturizedTrace], error: str
     ) -> None:
         self.features.append((lease.lease_id, list(results), error))
 
-    async def round_done(self, lease: LeaseRecord) -> None:
+    def round_done(self, lease: LeaseRecord) -> None:
         self.rounds.append(lease.lease_id)
 
-    async def next_lease(self, device: DeviceRecord) -> Lease | None:
+    def next_lease(self, device: DeviceRecord) -> Lease | None:
         assert self.core is not None
         if not self.works:
             return None
@@ -97,7 +97,7 @@ class ListPlanner:
         )
         return lease
 
-    async def benchmark_done(
+    def benchmark_done(
         self, lease: LeaseRecord, results: Sequence[BenchmarkResult], error: str
     ) -> None:
         self.benchmarks.append((lease.lease_id, list(results), error))

@@ -178,11 +178,11 @@ class TestDriving:
         self, store: Store, planner: LeasePlanner, *results: BenchmarkResult
     ) -> BenchmarkSpec:
         """Lease the benchmark and report; the device tunes for another target by itself."""
-        given = await planner.next_lease(device("box", target='{"kind":"llvm"}'))
+        given = planner.next_lease(device("box", target='{"kind":"llvm"}'))
         assert given is not None
         assert isinstance(given.work, BenchmarkSpec)
         ended = store.end_lease(given.lease_id, given.fencing_token, LeaseState.DONE)
-        await planner.benchmark_done(ended, results, "")
+        planner.benchmark_done(ended, results, "")
         return given.work
 
     async def test_the_result_is_kept(

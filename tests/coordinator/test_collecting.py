@@ -90,7 +90,7 @@ def collecting(store: Store, campaign_id: str = "c-1", keys: list[TaskKey] = KEY
 
 
 async def do_round(store: Store, planner: LeasePlanner) -> tuple[Lease, RoundSpec]:
-    lease = await planner.next_lease(device("one"))
+    lease = planner.next_lease(device("one"))
     assert lease is not None
     assert isinstance(lease.work, RoundSpec)
     numbers = range(1, lease.work.trials + 1)
@@ -109,7 +109,7 @@ async def test_one_device_collects_for_every_target_in_turn(
     assert {(r.workload, r.target) for r in rounds[:4]} == {(k.workload, k.target) for k in KEYS}
     assert rounds[0].workload == rounds[1].workload
     assert [r.trials for r in rounds] == [16] * 4 + [4] * 4
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None
 
 
 async def test_rounds_rank_by_no_model_and_repeat_nothing(
@@ -156,7 +156,7 @@ async def test_a_later_collection_fills_up_what_is_there(
     assert [p.trials for p in store.task_progress("c-2")] == [16, 0]
     rounds = [(await do_round(store, planner))[1] for _ in range(3)]
     assert sorted(r.trials for r in rounds) == [4, 4, 16]
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None
 
 
 def test_tasks_and_their_trials_are_counted(store: Store) -> None:

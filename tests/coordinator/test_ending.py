@@ -105,7 +105,7 @@ class Fleet:
         """Measure the same latency until there is no more to do; returns the trials made."""
         before = self.made
         for _ in range(rounds):
-            lease = await self.planner.next_lease(device("one"))
+            lease = self.planner.next_lease(device("one"))
             if lease is None:
                 break
             assert isinstance(lease.work, RoundSpec)
@@ -128,7 +128,7 @@ class Fleet:
     async def measure_again(self, latency_s: float = 0.001) -> int:
         """Do what the campaign asks for when it tries no more; returns the trials made."""
         made = 0
-        while lease := await self.planner.next_lease(device("one")):
+        while lease := self.planner.next_lease(device("one")):
             assert isinstance(lease.work, ReplaySpec)
             made += len(lease.work.traces)
             again = [
@@ -199,13 +199,13 @@ class TestCoordinator:
         assert reserved_s(fleet.core.store, fleet.core.store.get_campaign("c-1")) == 0.0
         await fleet.work(rounds=3)
         fleet.core.store.update_campaign("c-1", [], tuning_s=1000.0 * (1 - TIME_SHARE))
-        lease = await fleet.planner.next_lease(device("one"))
+        lease = fleet.planner.next_lease(device("one"))
         assert lease is not None
         fleet.report(lease, [trial(10_000, lease.lease_id, samples_s=(0.001,))])
         kept_s = reserved_s(fleet.core.store, fleet.core.store.get_campaign("c-1"))
         assert 0 < kept_s < 1000.0 * TIME_SHARE
         fleet.core.store.update_campaign("c-1", [], tuning_s=1000.0 - kept_s)
-        lease = await fleet.planner.next_lease(device("one"))
+        lease = fleet.planner.next_lease(device("one"))
         assert lease is not None
         assert isinstance(lease.work, RoundSpec)
         assert lease.work.trials == 1, "no time is left for more"
@@ -217,7 +217,7 @@ class TestCoordinator:
     async def test_it_is_not_ended_while_a_device_is_at_work(self, fleet: Fleet) -> None:
         fleet.tune(min_gain=0.01)
         await fleet.work(rounds=1)
-        lease = await fleet.planner.next_lease(device("one"))
+        lease = fleet.planner.next_lease(device("one"))
         assert lease is not None
         ending = asyncio.create_task(fleet.ended())
         done, _ = await asyncio.wait({ending}, timeout=2.5)

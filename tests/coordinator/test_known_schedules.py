@@ -81,7 +81,7 @@ def measured(store: Store, *trials: Trial) -> None:
 
 
 async def granted(planner: LeasePlanner, name: str = "one") -> Lease:
-    found = await planner.next_lease(device(name))
+    found = planner.next_lease(device(name))
     assert found is not None
     return found
 
@@ -108,7 +108,7 @@ class TestFeaturizing:
         assert work.traces == tuple(
             NamedTrace(trial(n).candidate, trial(n).trace) for n in (1, 2, 3)
         )
-        assert await planner.next_lease(device("two")) is None
+        assert planner.next_lease(device("two")) is None
 
     async def test_what_came_is_kept_and_what_cannot_be_waits_no_more(
         self, importing: Store, planner: LeasePlanner
@@ -120,8 +120,8 @@ class TestFeaturizing:
             FeaturizedTrace("f" * 16, trial(9).features),
         ]
         ended = importing.end_lease(given.lease_id, given.fencing_token, LeaseState.DONE)
-        await planner.featurized(ended, results, "")
-        await planner.featurized(ended, results, "")
+        planner.featurized(ended, results, "")
+        planner.featurized(ended, results, "")
         stored = {r.trial.candidate: r.trial for r in importing.trial_records(TrialFilter())}
         assert stored[trial(1).candidate].features == trial(1).features
         assert stored[trial(2).candidate].error == "no features: does not apply"
@@ -135,8 +135,8 @@ class TestFeaturizing:
         for _ in range(FEATURIZE_ATTEMPTS):
             given = await granted(planner)
             ended = importing.end_lease(given.lease_id, given.fencing_token, LeaseState.FAILED)
-            await planner.featurized(ended, [], "another workload")
-        assert await planner.next_lease(device("one")) is None
+            planner.featurized(ended, [], "another workload")
+        assert planner.next_lease(device("one")) is None
         assert importing.count_unfeatured("c-1") == 0
         errors = {r.trial.error for r in importing.trial_records(TrialFilter())}
         assert errors == {"no features: another workload"}
@@ -203,8 +203,8 @@ class TestReplays:
             given = await granted(planner)
             ended = store.end_lease(given.lease_id, given.fencing_token, LeaseState.FAILED)
             assert ended.kind is LeaseKind.REPLAY
-            await planner.round_done(ended)
-        assert await planner.next_lease(device("one")) is None
+            planner.round_done(ended)
+        assert planner.next_lease(device("one")) is None
         assert replayed(store, begun)
 
     async def test_the_end_compares_before_and_after(

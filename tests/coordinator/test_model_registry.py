@@ -216,7 +216,7 @@ async def test_a_version_that_was_rolled_back_is_handed_to_no_agent(server: Serv
     group = GroupRecord(device().target, device().fingerprint, "4" * 64, "5" * 64)
     store.cancel_leases("c-1")
     store.update_campaign("c-1", [CampaignState.TUNING], groups=(group,), trials_wanted=8)
-    lease = await LeasePlanner(store, Bus(), clock=lambda: NOW).next_lease(device())
+    lease = LeasePlanner(store, Bus(), clock=lambda: NOW).next_lease(device())
     assert lease is not None
     assert isinstance(lease.work, RoundSpec)
     assert lease.work.model_version == "v1"

@@ -55,7 +55,7 @@ def tuning(store: Store, **changes: object) -> None:
 
 
 async def granted(planner: LeasePlanner, name: str = "one") -> Lease:
-    lease = await planner.next_lease(device(name))
+    lease = planner.next_lease(device(name))
     assert lease is not None
     return lease
 
@@ -114,13 +114,13 @@ async def test_a_round_that_a_model_guides_leaves_the_baseline_to_the_second(
 async def test_work_is_expected_of_a_model_that_is_being_imported(
     store: Store, planner: LeasePlanner
 ) -> None:
-    assert not await planner.expects_work(device("one"))
+    assert not planner.expects_work(device("one"))
     spec = replace(campaign().spec, device_selector="site=lab")
     store.create_campaign(campaign(state=CampaignState.IMPORTING, spec=spec), "")
-    assert await planner.expects_work(device("one"))
-    assert not await planner.expects_work(device("two", labels={"site": "elsewhere"}))
+    assert planner.expects_work(device("one"))
+    assert not planner.expects_work(device("two", labels={"site": "elsewhere"}))
     store.update_campaign("c-1", [CampaignState.IMPORTING], state=CampaignState.CANCELLED)
-    assert not await planner.expects_work(device("one"))
+    assert not planner.expects_work(device("one"))
 
 
 async def test_a_first_round_brings_what_is_fast_for_similar_tasks(
@@ -159,7 +159,7 @@ async def test_nothing_is_left_when_every_task_is_being_worked_on(
     tuning(store)
     store.mark_exhausted("c-1", OTHER_KEY)
     await granted(planner, "one")
-    assert await planner.next_lease(device("two")) is None
+    assert planner.next_lease(device("two")) is None
 
 
 async def test_the_budget_ends_the_rounds(store: Store, planner: LeasePlanner) -> None:
@@ -168,7 +168,7 @@ async def test_the_budget_ends_the_rounds(store: Store, planner: LeasePlanner) -
     report = [trial(n, lease.lease_id) for n in range(1, 21)]
     store.ingest_trials("id-one", lease.lease_id, lease.fencing_token, report, NOW)
     store.end_lease(lease.lease_id, lease.fencing_token, LeaseState.DONE)
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ async def test_a_device_outside_the_campaign_gets_nothing(
     spec = replace(campaign().spec, device_selector="site=lab")
     store.create_campaign(campaign(groups=(GROUP,), trials_wanted=20, spec=spec), "")
     store.add_tasks("c-1", [task()])
-    assert await planner.next_lease(asking) is None  # type: ignore[arg-type]
+    assert planner.next_lease(asking) is None  # type: ignore[arg-type]
 
 
 async def test_a_campaigns_own_target_replaces_the_devices(
@@ -194,14 +194,14 @@ async def test_a_campaigns_own_target_replaces_the_devices(
 ) -> None:
     tuning(store, spec=replace(campaign().spec, targets=(TARGET,)))
     other = device("one", target='{"kind":"llvm","mcpu":"haswell"}')
-    lease = await planner.next_lease(other)
+    lease = planner.next_lease(other)
     assert lease is not None
 
 
 async def test_a_paused_campaign_leases_nothing(store: Store, planner: LeasePlanner) -> None:
     tuning(store)
     store.update_campaign("c-1", [], state=CampaignState.PAUSED)
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None
 
 
 def finishing(store: Store) -> None:
@@ -219,7 +219,7 @@ async def benchmark(store: Store, planner: LeasePlanner, *results: BenchmarkResu
     """Lease a benchmark and report what it found."""
     lease = await granted(planner)
     record = store.end_lease(lease.lease_id, lease.fencing_token, LeaseState.DONE)
-    await planner.benchmark_done(record, results, "")
+    planner.benchmark_done(record, results, "")
 
 
 async def test_a_finishing_campaign_is_benchmarked_once(
@@ -230,7 +230,7 @@ async def test_a_finishing_campaign_is_benchmarked_once(
     assert isinstance(work, BenchmarkSpec)
     assert [s.name for s in work.subjects] == ["tuned", "untuned", "onnxruntime"]
     assert work.threads == 2
-    assert await planner.next_lease(device("two")) is None
+    assert planner.next_lease(device("two")) is None
 
 
 async def test_a_benchmarks_result_is_kept(store: Store, planner: LeasePlanner) -> None:
@@ -244,7 +244,7 @@ async def test_a_benchmarks_result_is_kept(store: Store, planner: LeasePlanner) 
     [group] = store.get_campaign("c-1").groups
     assert group.benchmark_s == {"tuned": (0.1, 0.2), "untuned": (0.9,)}
     assert group.max_abs_err == 1e-6
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None
 
 
 async def test_a_failed_benchmark_is_tried_once_more_then_reported(
@@ -255,4 +255,4 @@ async def test_a_failed_benchmark_is_tried_once_more_then_reported(
     assert store.get_campaign("c-1").groups[0].benchmark_error == ""
     await benchmark(store, planner, BenchmarkResult("tuned", error="it crashed"))
     assert store.get_campaign("c-1").groups[0].benchmark_error == "it crashed"
-    assert await planner.next_lease(device("one")) is None
+    assert planner.next_lease(device("one")) is None

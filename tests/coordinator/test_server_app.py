@@ -165,7 +165,7 @@ class TestServing:
     async def test_an_unexpected_error_tells_nothing_of_the_inside(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async def fail(_: object) -> None:
+        def fail(_: object) -> None:
             raise ValueError("the secret")
 
         async with running_server(tmp_path) as server:

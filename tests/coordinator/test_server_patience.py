@@ -116,7 +116,7 @@ async def test_a_call_ends_though_its_client_set_no_deadline(
         await asyncio.Event().wait()
 
     await server.register()
-    monkeypatch.setattr(server.planner, "next_lease", never)
+    monkeypatch.setattr(server.core.calls, "run", never)
     request = agent_service_pb2.AcquireLeaseRequest(device_id="id-pi4")
     assert what(await failure_of(server.agents.AcquireLease(request))) == TOO_SLOW
 

@@ -85,7 +85,7 @@ class Rounds:
 
     async def do(self, canary_s: float, verdict: Verdict = Verdict.OK) -> bool:
         """Do a round; returns whether there was one to do."""
-        lease = await self._planner.next_lease(self._store.get_device("one"))
+        lease = self._planner.next_lease(self._store.get_device("one"))
         if lease is None:
             return False
         self._candidates += 3
@@ -103,8 +103,8 @@ class Rounds:
         args = lease.lease_id, lease.fencing_token
         self._store.ingest_trials("id-one", *args, report, self.now)
         ended = self._store.end_lease(*args, LeaseState.DONE)
-        await self._planner.round_done(ended)
-        await self._planner.round_done(ended)  # an agent may repeat itself
+        self._planner.round_done(ended)
+        self._planner.round_done(ended)  # an agent may repeat itself
         return True
 
 
@@ -160,9 +160,9 @@ async def test_registering_again_ends_no_quarantine(store: Store) -> None:
 
 async def test_agents_that_read_no_canary_are_not_judged(store: Store) -> None:
     planner = LeasePlanner(store, Bus(), clock=lambda: NOW)
-    lease = await planner.next_lease(device("one"))
+    lease = planner.next_lease(device("one"))
     assert lease is not None
     args = lease.lease_id, lease.fencing_token
     store.ingest_trials("id-one", *args, [trial(1, lease.lease_id)], NOW)
-    await planner.round_done(store.end_lease(*args, LeaseState.DONE))
+    planner.round_done(store.end_lease(*args, LeaseState.DONE))
     assert store.canary_readings("id-one", KEY, 10) == []

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,10 @@ import structlog
 
 from coordinator.security.directory import caller
 from coordinator.server.agents.heartbeats import Heartbeats, unknown_agent
+from coordinator.server.agents.paces import Paces
 from coordinator.server.agents.registration import device_from_request, put_under_free_name
 from coordinator.server.agents.reports import read_trials
+from coordinator.server.agents.turnstile import Turnstile
 from coordinator.server.agents.vitals import LatestVitals, Vitals
 from coordinator.server.bus import Bus, Notice
 from coordinator.server.calls.complaints import Complaints
@@ -28,17 +30,11 @@ from coordinator.server.disk import DiskGuard
 from coordinator.server.draining import Drain
 from coordinator.server.grouping import GroupedCalls
 from coordinator.server.limits import (
-    ASKING_A_S,
     CLOCK_COMPLAINT_S,
     CLOCK_TOLERANCE_S,
-    HEARTBEAT_INTERVAL_S,
     LEASE_TTL_S,
-    LONGEST_REPORTS_S,
     MAX_NAME_CHARS,
     MAX_TRIALS_A_REPORT,
-    QUICKEST_REPORTS_S,
-    REPORTS_A_S,
-    RETRY_AFTER_S,
     TOLD_OF_A_ROUNDS_END,
 )
 from coordinator.server.ports import Planner
@@ -52,6 +48,7 @@ from tunefleet.lease_conversions import (
     featurized_from_proto,
     lease_to_proto,
 )
+from tunefleet.leases import BenchmarkResult
 from tunefleet.protocol import SPOKEN
 from tunefleet.trials import LONGEST_S
 from tunefleet.v1 import agent_service_pb2 as pb
@@ -78,6 +75,16 @@ _OUTCOMES = {
 }
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What there is to do for a device."""
+
+    device: str
+    """Its name."""
+    lease: lease_pb2.Lease | None = None
+    work_expected: bool = False
+
+
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     """Registers agents, leases work to them and takes in what they found."""
 
@@ -101,6 +108,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._disk = disk
         self._drain = drain
         self._vitals = vitals
+        self._paces = Paces(bus)
+        self._turnstile = Turnstile()
         self._wrong_clocks = Complaints(interval_s=CLOCK_COMPLAINT_S)
         self._clock = clock
 
@@ -117,7 +126,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             self._bus.notify_work()
         return pb.RegisterAgentResponse(
             coordinator_version=__version__,
-            heartbeat_interval=duration(HEARTBEAT_INTERVAL_S),
+            heartbeat_interval=duration(self._paces.heartbeat_interval_s()),
             target=device.target,
             protocol=device.protocol,
             min_protocol=SPOKEN.oldest,
@@ -152,7 +161,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         )
         return pb.SendHeartbeatResponse(
             cancelled_lease_ids=[name for name in request.lease_ids if name != held],
-            report_interval=duration(self._report_interval_s()),
+            report_interval=duration(self._paces.report_interval_s()),
+            heartbeat_interval=duration(self._paces.heartbeat_interval_s()),
         )
 
     def _clock_offset_s(self, request: pb.SendHeartbeatRequest) -> float | None:
@@ -172,29 +182,48 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: pb.AcquireLeaseRequest, context: _Context
     ) -> pb.AcquireLeaseResponse:
         """Bring the lease that the device holds already, or a new one, or none."""
-        device, held = await self._calls.run(partial(self._look_up, request.device_id))
-        self._bus.device_waits(device.device_id, device.fingerprint)
-        message = None if held is None else await self._held_lease(held)
-        gets_work = device.ready and self._drain.gives_work and not device.draining
-        if message is None and gets_work:
-            require_current(device)
-            self._disk.require_room()
-            lease = await self._planner.next_lease(device)
-            message = None if lease is None else lease_to_proto(lease)
-        if message is None:
+        wait_s = self._turnstile.wait_s()
+        if wait_s:
+            return pb.AcquireLeaseResponse(retry_after=duration(wait_s))
+        with self._turnstile.passing():
+            found = await self._calls.run(partial(self._find_work, request.device_id))
+        if found.lease is None:
             return pb.AcquireLeaseResponse(
-                retry_after=duration(self._retry_after_s()),
-                work_expected=gets_work and await self._planner.expects_work(device),
+                retry_after=duration(self._paces.retry_after_s()), work_expected=found.work_expected
             )
-        self._bus.device_works(device.device_id)
-        log.info("lease granted", device=device.name, lease=message.lease_id)
-        return pb.AcquireLeaseResponse(lease=message)
+        self._bus.device_works(request.device_id)
+        log.info("lease granted", device=found.device, lease=found.lease.lease_id)
+        return pb.AcquireLeaseResponse(lease=found.lease)
+
+    def _find_work(self, device_id: str) -> _Found:
+        device = self._find_device(device_id)
+        self._bus.device_waits(device_id, device.fingerprint)
+        held = self._store.active_lease(device_id)
+        if held is not None:
+            return _Found(device.name, self._begin_anew(held))
+        if not device.ready or not self._drain.gives_work or device.draining:
+            return _Found(device.name)
+        require_current(device)
+        self._disk.require_room()
+        lease = self._planner.next_lease(device)
+        if lease is None:
+            return _Found(device.name, work_expected=self._planner.expects_work(device))
+        return _Found(device.name, lease_to_proto(lease))
 
     async def RenewLease(
         self, request: pb.RenewLeaseRequest, context: _Context
     ) -> pb.RenewLeaseResponse:
         """Prolong a lease."""
-        await self._renew(request.lease_id, request.fencing_token, request.device_id)
+        expires_at = self._clock() + LEASE_TTL_S
+        await self._calls.run(
+            partial(
+                self._store.renew_lease,
+                request.lease_id,
+                request.fencing_token,
+                expires_at,
+                device_id=request.device_id,
+            )
+        )
         return pb.RenewLeaseResponse(ttl=duration(LEASE_TTL_S))
 
     async def ReportTrials(
@@ -239,41 +268,50 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             results = [benchmark_result_from_proto(result) for result in request.benchmark]
         except ValueError as e:
             raise TuneFleetError(Reason.INVALID_ARGUMENT, str(e)) from e
-        lease = await self._calls.run(
-            partial(
-                self._store.end_lease,
-                request.lease_id,
-                request.fencing_token,
-                state,
-                request.error,
-                phases,
-                device_id=request.device_id,
-            )
-        )
+        lease = await self._calls.run(partial(self._end_lease, request, state, phases, results))
         log.info("lease ended", lease=lease.lease_id, state=state, error=request.error)
-        if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
-            await self._planner.benchmark_done(lease, results, request.error)
-        elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
-            key = TaskKey(lease.workload, lease.target, lease.fingerprint)
-            await asyncio.to_thread(self._store.mark_exhausted, lease.campaign_id, key)
-        elif lease.kind is LeaseKind.FEATURIZE and state is not LeaseState.RETURNED:
-            await self._featurized(lease, request.featurized, request.error)
+        if lease.kind is LeaseKind.FEATURIZE and state is not LeaseState.RETURNED:
+            # In no group: it may take seconds.
+            await asyncio.to_thread(self._featurized, lease, request.featurized, request.error)
         if lease.kind.measures:
-            await self._planner.round_done(lease)
             self._bus.notify_work(lease.fingerprint, TOLD_OF_A_ROUNDS_END)
         else:
             self._bus.notify_work()
         self._bus.notify_campaign(lease.campaign_id)
         return pb.CompleteLeaseResponse()
 
-    async def _featurized(
+    def _end_lease(
+        self,
+        request: pb.CompleteLeaseRequest,
+        state: LeaseState,
+        phases: Mapping[str, float],
+        results: Sequence[BenchmarkResult],
+    ) -> LeaseRecord:
+        lease = self._store.end_lease(
+            request.lease_id,
+            request.fencing_token,
+            state,
+            request.error,
+            phases,
+            device_id=request.device_id,
+        )
+        if lease.kind is LeaseKind.BENCHMARK and state is not LeaseState.RETURNED:
+            self._planner.benchmark_done(lease, results, request.error)
+        elif request.space_exhausted and lease.kind is LeaseKind.ROUND:
+            key = TaskKey(lease.workload, lease.target, lease.fingerprint)
+            self._store.mark_exhausted(lease.campaign_id, key)
+        if lease.kind.measures:
+            self._planner.round_done(lease)
+        return lease
+
+    def _featurized(
         self, lease: LeaseRecord, results: Sequence[lease_pb2.FeaturizedTrace], error: str
     ) -> None:
         try:
             found = [featurized_from_proto(result) for result in results]
         except ValueError as e:
             found, error = [], str(e)
-        await self._planner.featurized(lease, found, error)
+        self._planner.featurized(lease, found, error)
 
     def _read(self, request: pb.ReportTrialsRequest) -> tuple[PreparedReport, dict[str, str]]:
         trials, unreadable = read_trials(request.trials)
@@ -294,33 +332,13 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             raise unknown_agent(device_id)
         return device
 
-    def _look_up(self, device_id: str) -> tuple[DeviceRecord, LeaseRecord | None]:
-        return self._find_device(device_id), self._store.active_lease(device_id)
-
-    async def _held_lease(self, held: LeaseRecord) -> lease_pb2.Lease | None:
+    def _begin_anew(self, held: LeaseRecord) -> lease_pb2.Lease:
         """Return the lease that the device holds as it was granted, with its time begun anew."""
-        try:
-            await self._renew(held.lease_id, held.fencing_token, held.device_id)
-        except TuneFleetError:  # it ended meanwhile
-            return None
+        expires_at = self._clock() + LEASE_TTL_S
+        self._store.renew_lease(held.lease_id, held.fencing_token, expires_at)
         message = lease_pb2.Lease.FromString(held.message)
         message.ttl.CopyFrom(duration(LEASE_TTL_S))
         return message
-
-    async def _renew(self, lease_id: str, fencing_token: int, device_id: str) -> None:
-        expires_at = self._clock() + LEASE_TTL_S
-        await self._calls.run(
-            partial(
-                self._store.renew_lease, lease_id, fencing_token, expires_at, device_id=device_id
-            )
-        )
-
-    def _report_interval_s(self) -> float:
-        wished_s = self._bus.connected_devices() / REPORTS_A_S
-        return min(max(wished_s, QUICKEST_REPORTS_S), LONGEST_REPORTS_S)
-
-    def _retry_after_s(self) -> float:
-        return max(RETRY_AFTER_S, self._bus.waiting_devices() / ASKING_A_S)
 
 
 def _phase_seconds(phases: Mapping[str, float]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from tunefleet.v1 import lease_pb2 as tunefleet_dot_v1_dot_lease__pb2
 from tunefleet.v1 import trial_pb2 as tunefleet_dot_v1_dot_trial__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tunefleet/v1/agent_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19tunefleet/v1/device.proto\x1a\x18tunefleet/v1/lease.proto\x1a\x18tunefleet/v1/trial.proto\"\xd5\x02\n\x14RegisterAgentRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x07profile\x18\x03 \x01(\x0b\x32\x1b.tunefleet.v1.DeviceProfile\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..tunefleet.v1.RegisterAgentRequest.LabelsEntry\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x07 \x01(\t\x12\x14\n\x0cmin_protocol\x18\x08 \x01(\x05\x12\x14\n\x0cmax_protocol\x18\t \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\n \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe4\x01\n\x15RegisterAgentResponse\x12\x1b\n\x13\x63oordinator_version\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08protocol\x18\x04 \x01(\x05\x12\x14\n\x0cmin_protocol\x18\x05 \x01(\x05\x12\x14\n\x0cmax_protocol\x18\x06 \x01(\x05\x12\x13\n\x0btvm_version\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\"#\n\x0e\x43ontrolRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"3\n\x0f\x43ontrolResponse\x12 \n\x04hint\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Hint\"\xb1\x01\n\x14SendHeartbeatRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tlease_ids\x18\x02 \x03(\t\x12\x15\n\routbox_trials\x18\x03 \x01(\x03\x12\x14\n\x0coutbox_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12outbox_limit_bytes\x18\x05 \x01(\x03\x12\x19\n\x0c\x63lock_unix_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_clock_unix_s\"h\n\x15SendHeartbeatResponse\x12\x1b\n\x13\x63\x61ncelled_lease_ids\x18\x01 \x03(\t\x12\x32\n\x0freport_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x13\x41\x63quireLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"\x90\x01\n\x14\x41\x63quireLeaseResponse\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x13.tunefleet.v1.LeaseH\x00\x88\x01\x01\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwork_expected\x18\x03 \x01(\x08\x42\x08\n\x06_lease\"O\n\x11RenewLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\"<\n\x12RenewLeaseResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"v\n\x13ReportTrialsRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\x12#\n\x06trials\x18\x04 \x03(\x0b\x32\x13.tunefleet.v1.Trial\"1\n\rRejectedTrial\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"_\n\x14ReportTrialsResponse\x12\x18\n\x10stored_trial_ids\x18\x01 \x03(\t\x12-\n\x08rejected\x18\x02 \x03(\x0b\x32\x1b.tunefleet.v1.RejectedTrial\"\x8e\x03\n\x14\x43ompleteLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\x12+\n\x07outcome\x18\x04 \x01(\x0e\x32\x1a.tunefleet.v1.LeaseOutcome\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x17\n\x0fspace_exhausted\x18\x06 \x01(\x08\x12\x30\n\tbenchmark\x18\x07 \x03(\x0b\x32\x1d.tunefleet.v1.BenchmarkResult\x12K\n\rphase_seconds\x18\x08 \x03(\x0b\x32\x34.tunefleet.v1.CompleteLeaseRequest.PhaseSecondsEntry\x12\x31\n\nfeaturized\x18\t \x03(\x0b\x32\x1d.tunefleet.v1.FeaturizedTrace\x1a\x33\n\x11PhaseSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x17\n\x15\x43ompleteLeaseResponse*`\n\x04Hint\x12\x14\n\x10HINT_UNSPECIFIED\x10\x00\x12\x17\n\x13HINT_WORK_AVAILABLE\x10\x01\x12\x16\n\x12HINT_LEASE_CHANGED\x10\x02\x12\x11\n\rHINT_STOPPING\x10\x03\x32\xe5\x04\n\x0c\x41gentService\x12X\n\rRegisterAgent\x12\".tunefleet.v1.RegisterAgentRequest\x1a#.tunefleet.v1.RegisterAgentResponse\x12H\n\x07\x43ontrol\x12\x1c.tunefleet.v1.ControlRequest\x1a\x1d.tunefleet.v1.ControlResponse0\x01\x12X\n\rSendHeartbeat\x12\".tunefleet.v1.SendHeartbeatRequest\x1a#.tunefleet.v1.SendHeartbeatResponse\x12U\n\x0c\x41\x63quireLease\x12!.tunefleet.v1.AcquireLeaseRequest\x1a\".tunefleet.v1.AcquireLeaseResponse\x12O\n\nRenewLease\x12\x1f.tunefleet.v1.RenewLeaseRequest\x1a .tunefleet.v1.RenewLeaseResponse\x12U\n\x0cReportTrials\x12!.tunefleet.v1.ReportTrialsRequest\x1a\".tunefleet.v1.ReportTrialsResponse\x12X\n\rCompleteLease\x12\".tunefleet.v1.CompleteLeaseRequest\x1a#.tunefleet.v1.CompleteLeaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tunefleet/v1/agent_service.proto\x12\x0ctunefleet.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19tunefleet/v1/device.proto\x1a\x18tunefleet/v1/lease.proto\x1a\x18tunefleet/v1/trial.proto\"\xd5\x02\n\x14RegisterAgentRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x07profile\x18\x03 \x01(\x0b\x32\x1b.tunefleet.v1.DeviceProfile\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..tunefleet.v1.RegisterAgentRequest.LabelsEntry\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x07 \x01(\t\x12\x14\n\x0cmin_protocol\x18\x08 \x01(\x05\x12\x14\n\x0cmax_protocol\x18\t \x01(\x05\x12\x14\n\x0c\x63\x61pabilities\x18\n \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe4\x01\n\x15RegisterAgentResponse\x12\x1b\n\x13\x63oordinator_version\x18\x01 \x01(\t\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x10\n\x08protocol\x18\x04 \x01(\x05\x12\x14\n\x0cmin_protocol\x18\x05 \x01(\x05\x12\x14\n\x0cmax_protocol\x18\x06 \x01(\x05\x12\x13\n\x0btvm_version\x18\x07 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x08 \x03(\t\"#\n\x0e\x43ontrolRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"3\n\x0f\x43ontrolResponse\x12 \n\x04hint\x18\x01 \x01(\x0e\x32\x12.tunefleet.v1.Hint\"\xb1\x01\n\x14SendHeartbeatRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tlease_ids\x18\x02 \x03(\t\x12\x15\n\routbox_trials\x18\x03 \x01(\x03\x12\x14\n\x0coutbox_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12outbox_limit_bytes\x18\x05 \x01(\x03\x12\x19\n\x0c\x63lock_unix_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_clock_unix_s\"\x9f\x01\n\x15SendHeartbeatResponse\x12\x1b\n\x13\x63\x61ncelled_lease_ids\x18\x01 \x03(\t\x12\x32\n\x0freport_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"(\n\x13\x41\x63quireLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\"\x90\x01\n\x14\x41\x63quireLeaseResponse\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x13.tunefleet.v1.LeaseH\x00\x88\x01\x01\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwork_expected\x18\x03 \x01(\x08\x42\x08\n\x06_lease\"O\n\x11RenewLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\"<\n\x12RenewLeaseResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"v\n\x13ReportTrialsRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\x12#\n\x06trials\x18\x04 \x03(\x0b\x32\x13.tunefleet.v1.Trial\"1\n\rRejectedTrial\x12\x10\n\x08trial_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"_\n\x14ReportTrialsResponse\x12\x18\n\x10stored_trial_ids\x18\x01 \x03(\t\x12-\n\x08rejected\x18\x02 \x03(\x0b\x32\x1b.tunefleet.v1.RejectedTrial\"\x8e\x03\n\x14\x43ompleteLeaseRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\x12\x15\n\rfencing_token\x18\x03 \x01(\x03\x12+\n\x07outcome\x18\x04 \x01(\x0e\x32\x1a.tunefleet.v1.LeaseOutcome\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x17\n\x0fspace_exhausted\x18\x06 \x01(\x08\x12\x30\n\tbenchmark\x18\x07 \x03(\x0b\x32\x1d.tunefleet.v1.BenchmarkResult\x12K\n\rphase_seconds\x18\x08 \x03(\x0b\x32\x34.tunefleet.v1.CompleteLeaseRequest.PhaseSecondsEntry\x12\x31\n\nfeaturized\x18\t \x03(\x0b\x32\x1d.tunefleet.v1.FeaturizedTrace\x1a\x33\n\x11PhaseSecondsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x17\n\x15\x43ompleteLeaseResponse*`\n\x04Hint\x12\x14\n\x10HINT_UNSPECIFIED\x10\x00\x12\x17\n\x13HINT_WORK_AVAILABLE\x10\x01\x12\x16\n\x12HINT_LEASE_CHANGED\x10\x02\x12\x11\n\rHINT_STOPPING\x10\x03\x32\xe5\x04\n\x0c\x41gentService\x12X\n\rRegisterAgent\x12\".tunefleet.v1.RegisterAgentRequest\x1a#.tunefleet.v1.RegisterAgentResponse\x12H\n\x07\x43ontrol\x12\x1c.tunefleet.v1.ControlRequest\x1a\x1d.tunefleet.v1.ControlResponse0\x01\x12X\n\rSendHeartbeat\x12\".tunefleet.v1.SendHeartbeatRequest\x1a#.tunefleet.v1.SendHeartbeatResponse\x12U\n\x0c\x41\x63quireLease\x12!.tunefleet.v1.AcquireLeaseRequest\x1a\".tunefleet.v1.AcquireLeaseResponse\x12O\n\nRenewLease\x12\x1f.tunefleet.v1.RenewLeaseRequest\x1a .tunefleet.v1.RenewLeaseResponse\x12U\n\x0cReportTrials\x12!.tunefleet.v1.ReportTrialsRequest\x1a\".tunefleet.v1.ReportTrialsResponse\x12X\n\rCompleteLease\x12\".tunefleet.v1.CompleteLeaseRequest\x1a#.tunefleet.v1.CompleteLeaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERAGENTREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._loaded_options = None
   _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._serialized_options = b'8\001'
-  _globals['_HINT']._serialized_start=2138
-  _globals['_HINT']._serialized_end=2234
+  _globals['_HINT']._serialized_start=2194
+  _globals['_HINT']._serialized_end=2290
   _globals['_REGISTERAGENTREQUEST']._serialized_start=162
   _globals['_REGISTERAGENTREQUEST']._serialized_end=503
   _globals['_REGISTERAGENTREQUEST_LABELSENTRY']._serialized_start=458
@@ -53,28 +53,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROLRESPONSE']._serialized_end=824
   _globals['_SENDHEARTBEATREQUEST']._serialized_start=827
   _globals['_SENDHEARTBEATREQUEST']._serialized_end=1004
-  _globals['_SENDHEARTBEATRESPONSE']._serialized_start=1006
-  _globals['_SENDHEARTBEATRESPONSE']._serialized_end=1110
-  _globals['_ACQUIRELEASEREQUEST']._serialized_start=1112
-  _globals['_ACQUIRELEASEREQUEST']._serialized_end=1152
-  _globals['_ACQUIRELEASERESPONSE']._serialized_start=1155
-  _globals['_ACQUIRELEASERESPONSE']._serialized_end=1299
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1301
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1380
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1382
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1442
-  _globals['_REPORTTRIALSREQUEST']._serialized_start=1444
-  _globals['_REPORTTRIALSREQUEST']._serialized_end=1562
-  _globals['_REJECTEDTRIAL']._serialized_start=1564
-  _globals['_REJECTEDTRIAL']._serialized_end=1613
-  _globals['_REPORTTRIALSRESPONSE']._serialized_start=1615
-  _globals['_REPORTTRIALSRESPONSE']._serialized_end=1710
-  _globals['_COMPLETELEASEREQUEST']._serialized_start=1713
-  _globals['_COMPLETELEASEREQUEST']._serialized_end=2111
-  _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._serialized_start=2060
-  _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._serialized_end=2111
-  _globals['_COMPLETELEASERESPONSE']._serialized_start=2113
-  _globals['_COMPLETELEASERESPONSE']._serialized_end=2136
-  _globals['_AGENTSERVICE']._serialized_start=2237
-  _globals['_AGENTSERVICE']._serialized_end=2850
+  _globals['_SENDHEARTBEATRESPONSE']._serialized_start=1007
+  _globals['_SENDHEARTBEATRESPONSE']._serialized_end=1166
+  _globals['_ACQUIRELEASEREQUEST']._serialized_start=1168
+  _globals['_ACQUIRELEASEREQUEST']._serialized_end=1208
+  _globals['_ACQUIRELEASERESPONSE']._serialized_start=1211
+  _globals['_ACQUIRELEASERESPONSE']._serialized_end=1355
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1357
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1436
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1438
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1498
+  _globals['_REPORTTRIALSREQUEST']._serialized_start=1500
+  _globals['_REPORTTRIALSREQUEST']._serialized_end=1618
+  _globals['_REJECTEDTRIAL']._serialized_start=1620
+  _globals['_REJECTEDTRIAL']._serialized_end=1669
+  _globals['_REPORTTRIALSRESPONSE']._serialized_start=1671
+  _globals['_REPORTTRIALSRESPONSE']._serialized_end=1766
+  _globals['_COMPLETELEASEREQUEST']._serialized_start=1769
+  _globals['_COMPLETELEASEREQUEST']._serialized_end=2167
+  _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._serialized_start=2116
+  _globals['_COMPLETELEASEREQUEST_PHASESECONDSENTRY']._serialized_end=2167
+  _globals['_COMPLETELEASERESPONSE']._serialized_start=2169
+  _globals['_COMPLETELEASERESPONSE']._serialized_end=2192
+  _globals['_AGENTSERVICE']._serialized_start=2293
+  _globals['_AGENTSERVICE']._serialized_end=2906
 # @@protoc_insertion_point(module_scope)

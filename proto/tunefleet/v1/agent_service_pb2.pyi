@@ -265,6 +265,7 @@ class SendHeartbeatResponse(google.protobuf.message.Message):
 
     CANCELLED_LEASE_IDS_FIELD_NUMBER: builtins.int
     REPORT_INTERVAL_FIELD_NUMBER: builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: builtins.int
     @property
     def cancelled_lease_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Leases to drop at once."""
@@ -275,14 +276,21 @@ class SendHeartbeatResponse(google.protobuf.message.Message):
         larger the fleet. Absent from older releases.
         """
 
+    @property
+    def heartbeat_interval(self) -> google.protobuf.duration_pb2.Duration:
+        """Time to the next heartbeat: the longer, the larger the fleet. Absent from older releases, which
+        told it at registration for good.
+        """
+
     def __init__(
         self,
         *,
         cancelled_lease_ids: collections.abc.Iterable[builtins.str] | None = ...,
         report_interval: google.protobuf.duration_pb2.Duration | None = ...,
+        heartbeat_interval: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["report_interval", b"report_interval"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cancelled_lease_ids", b"cancelled_lease_ids", "report_interval", b"report_interval"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["heartbeat_interval", b"heartbeat_interval", "report_interval", b"report_interval"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cancelled_lease_ids", b"cancelled_lease_ids", "heartbeat_interval", b"heartbeat_interval", "report_interval", b"report_interval"]) -> None: ...
 
 Global___SendHeartbeatResponse: typing_extensions.TypeAlias = SendHeartbeatResponse
 
