@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from isal import isal_zlib
 from sqlalchemy import RowMapping, Text, type_coerce
 
 from coordinator.state.records import (
@@ -34,7 +34,8 @@ from tunefleet.devices import DeviceProfile
 from tunefleet.leases import OpTime
 
 _COMPRESSION = 1
-"""zlib's fastest: traces shrink to a tenth, and higher levels gain little."""
+"""Traces shrink to a third, and higher levels gain little. Of the library: it takes a third of the
+time of Python's own for what is as small, and writes the same format."""
 
 _CAMPAIGN_COLUMNS = {
     "created_at_unix_s": "created_at",
@@ -46,12 +47,12 @@ _LEASE_COLUMNS = {"granted_at_unix_s": "granted_at", "expires_at_unix_s": "expir
 
 def pack(data: bytes) -> bytes:
     """Compress bytes that are stored a hundred thousand times."""
-    return zlib.compress(data, _COMPRESSION)
+    return isal_zlib.compress(data, _COMPRESSION)
 
 
 def unpack(data: bytes) -> bytes:
     """Undo :func:`pack`."""
-    return zlib.decompress(data)
+    return isal_zlib.decompress(data)
 
 
 def device_values(device: DeviceRecord) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
@@ -244,7 +244,7 @@ def trial_values(trial: Trial) -> dict[str, Any]:
         "build_s": trial.build_s,
         "run_s": trial.run_s,
         "started_at": trial.started_at_unix_s,
-        "conditions": asdict(trial.conditions),
+        "conditions": vars(trial.conditions),
     }
 
 

@@ -48,7 +48,7 @@ from scripts.postgresql_server import find_binaries, running
 _SETTLE_S = 5.0
 """After a change of pace, before anything is counted."""
 
-_ROUND_TRIALS = 16
+_ROUND_TRIALS = 64
 
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
@@ -148,6 +148,7 @@ def _coordinator(
             "trials_per_s": load.acknowledged / load.seconds,
             "lease_p50_ms": 1e3 * quantile(load.lease_s, 0.5),
             "lease_p99_ms": 1e3 * quantile(load.lease_s, 0.99),
+            "work_wait_p99_ms": 1e3 * quantile(load.work_wait_s, 0.99),
             "report_p99_ms": 1e3 * quantile(load.report_call_s, 0.99),
             "load_cpu_share": load.cpu_share,
             "peak_trials_per_s": peak.acknowledged / peak.seconds,
@@ -164,7 +165,8 @@ def _tell(what: str, seen: Seen) -> None:
         f"{seen.reports / seen.seconds:.0f} reports, {seen.leases / seen.seconds:.1f} leases, "
         f"{seen.heartbeats / seen.seconds:.0f} heartbeats a second; lease p50 "
         f"{1e3 * quantile(seen.lease_s, 0.5):.0f}, p99 {1e3 * quantile(seen.lease_s, 0.99):.0f} ms "
-        f"of {len(seen.lease_s)}; report p99 {1e3 * quantile(seen.report_call_s, 0.99):.0f} ms; "
+        f"of {len(seen.lease_s)}, until there was work {1e3 * quantile(seen.work_wait_s, 0.5):.0f}, "
+        f"{1e3 * quantile(seen.work_wait_s, 0.99):.0f} ms; report p99 {1e3 * quantile(seen.report_call_s, 0.99):.0f} ms; "
         f"cores: {seen.cpu_share:.2f}, agents {seen.agents_cpu_share:.2f}; "
         f"rejected {seen.rejected}, errors {dict(seen.errors)}"
     )

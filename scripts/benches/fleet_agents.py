@@ -67,6 +67,8 @@ class Counts:
     heartbeats: int = 0
     lease_s: list[float] = field(default_factory=list)
     """Seconds that each call of AcquireLease took."""
+    work_wait_s: list[float] = field(default_factory=list)
+    """Seconds from when a device wanted work until it had some, told to come back or not."""
     report_call_s: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
@@ -219,6 +221,7 @@ class SimulatedAgent:
             self._dropped = True
 
     async def _work(self) -> None:
+        wanted_at = time.perf_counter()
         while True:
             self._hint.clear()
             began = time.perf_counter()
@@ -228,7 +231,9 @@ class SimulatedAgent:
             self._fleet.counts.lease_s.append(time.perf_counter() - began)
             if response.HasField("lease"):
                 self._fleet.counts.leases += 1
+                self._fleet.counts.work_wait_s.append(time.perf_counter() - wanted_at)
                 await self._round(response.lease)
+                wanted_at = time.perf_counter()
                 continue
             wait_s = self._fleet.chance.uniform(0.8, 1.2) * seconds(response.retry_after)
             with suppress(TimeoutError):

@@ -39,6 +39,7 @@ class Seen:
     heartbeats: int = 0
     streaming: int = 0
     lease_s: list[float] = field(default_factory=list)
+    work_wait_s: list[float] = field(default_factory=list)
     report_call_s: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     cpu_share: float = 0.0
@@ -51,6 +52,7 @@ class Seen:
         for name in ("acknowledged", "rejected", "leases", "reports", "heartbeats", "streaming"):
             setattr(self, name, getattr(self, name) + told[name])
         self.lease_s += told["lease_s"]
+        self.work_wait_s += told["work_wait_s"]
         self.report_call_s += told["report_call_s"]
         self.errors.update(told["errors"])
 
