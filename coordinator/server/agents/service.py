@@ -182,7 +182,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self, request: pb.AcquireLeaseRequest, context: _Context
     ) -> pb.AcquireLeaseResponse:
         """Bring the lease that the device holds already, or a new one, or none."""
-        wait_s = self._turnstile.wait_s()
+        wait_s = self._turnstile.wait_s(request.device_id)
         if wait_s:
             return pb.AcquireLeaseResponse(retry_after=duration(wait_s))
         with self._turnstile.passing():

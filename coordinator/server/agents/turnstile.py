@@ -8,6 +8,7 @@ cost next to nothing, and meanwhile reports and heartbeats are answered.
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,15 @@ from coordinator.server.limits import (
 
 _NEWEST_SHARE = 0.1
 """What one call counts in the running mean of what calls take."""
+
+_SLACK = 1.1
+"""Between two turns, so that those who wait are overtaken by what else there is to do."""
+
+_EARLY = 0.75
+"""Share of its wait after which a device may pass: each comes back a little early or late."""
+
+_MOST_TURNS = 20_000
+"""That are remembered: names can be made up."""
 
 
 class Turnstile:
@@ -32,19 +42,31 @@ class Turnstile:
         self._asking = 0
         self._each_s = 0.0
         """How much later a call is answered for each that is in front of it, lately, in seconds."""
-        self._next_turn = 0.0
+        self._last_turn = 0.0
+        self._turns: OrderedDict[str, float] = OrderedDict()
+        """When who was told to come back may pass."""
 
-    def wait_s(self) -> float:
+    def wait_s(self, device_id: str) -> float:
         """Return 0 for who may pass now, else the seconds after which to come back.
 
-        Each that has to wait is given the turn after the one before.
+        Each that has to wait is given the turn after the one before, and keeps it.
         """
-        if self._asking < self._at_a_time:
-            return 0.0
         now = self._clock()
-        latest = now + LONGEST_WAIT_FOR_A_TURN_S
-        self._next_turn = min(max(self._next_turn, now) + self._each_s, latest)
-        return max(self._next_turn - now, SHORTEST_WAIT_FOR_A_TURN_S)
+        mine = self._turns.get(device_id)
+        if mine is None:
+            if self._asking < self._at_a_time and self._last_turn <= now:
+                return 0.0
+            turn = max(self._last_turn, now) + _SLACK * self._each_s
+            self._last_turn = min(turn, now + LONGEST_WAIT_FOR_A_TURN_S)
+            wait_s = max(self._last_turn - now, SHORTEST_WAIT_FOR_A_TURN_S)
+            self._turns[device_id] = now + _EARLY * wait_s
+            if len(self._turns) > _MOST_TURNS:
+                self._turns.popitem(last=False)
+            return wait_s
+        if mine <= now:
+            del self._turns[device_id]
+            return 0.0
+        return max((mine - now) / _EARLY, SHORTEST_WAIT_FOR_A_TURN_S)
 
     @contextmanager
     def passing(self) -> Iterator[None]:
