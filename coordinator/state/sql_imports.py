@@ -11,10 +11,11 @@ from sqlalchemy import Connection, insert, select, update
 from coordinator.state.database import Database
 from coordinator.state.record_sets import get_record_set
 from coordinator.state.records import LeaseKind, LeaseState, TaskKey
-from coordinator.state.sql_ingest import note_latencies, payload_values, trial_values
+from coordinator.state.sql_ingest import note_latencies
 from coordinator.state.store import IngestOutcome, Store
-from coordinator.state.tables import campaigns, devices, leases, tasks, trial_payloads, trials
+from coordinator.state.tables import campaigns, devices, leases, tasks, trials
 from coordinator.state.trial_records import TrialRecord
+from coordinator.state.trial_rows import Place, ReadyTrial, insert_trials
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -77,25 +78,19 @@ class _Import:
         """Write what is new."""
         if not self.new:
             return
-        values = [
-            trial_values(record.trial)
-            | {
-                "lease_id": record.trial.lease_id,
-                "device_id": record.device_id,
-                "campaign_id": self._campaign_id,
-                "record_set_id": self._record_set(record.key),
-                "received_at": self._now,
-            }
+        placed = [
+            (
+                Place(
+                    record.trial.lease_id,
+                    record.device_id,
+                    self._campaign_id,
+                    self._record_set(record.key),
+                ),
+                ReadyTrial.of(record.trial),
+            )
             for record in self.new
         ]
-        seqs = self._connection.execute(
-            insert(trials).returning(trials.c.seq, sort_by_parameter_order=True), values
-        ).scalars()
-        payloads = [
-            payload_values(record.trial) | {"trial_seq": seq}
-            for record, seq in zip(self.new, seqs, strict=True)
-        ]
-        self._connection.execute(insert(trial_payloads), payloads)
+        insert_trials(self._connection, placed, self._now)
         self._count()
 
     def _count(self) -> None:

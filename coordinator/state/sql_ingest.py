@@ -7,25 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from coordinator.state.database import Database
 from coordinator.state.record_sets import Measured, get_record_set, note_baselines, note_best
 from coordinator.state.records import LeaseKind, TaskKey
-from coordinator.state.rows import pack
 from coordinator.state.store import IngestOutcome, PreparedReport, Store
-from coordinator.state.tables import devices, leases, tasks, trial_payloads, trials
+from coordinator.state.tables import devices, leases, tasks, trials
+from coordinator.state.trial_rows import Place, ReadyTrial, insert_trials
 from tunefleet.leases import is_baseline
 from tunefleet.trials import Trial
 
 
 @dataclass(frozen=True)
 class _Rows(PreparedReport):
-    """A report with the columns of its trials."""
+    """A report with its trials as they are stored."""
 
-    values: Mapping[str, dict[str, Any]]
-    payloads: Mapping[str, dict[str, Any]]
-    """Both by trial."""
+    ready: Mapping[str, ReadyTrial]
+    """By name."""
 
 
 class SqlIngest(Store):
@@ -42,8 +41,7 @@ class SqlIngest(Store):
             fencing_token,
             tuple(trials),
             # Of a trial that is there twice the first counts.
-            values={trial.trial_id: trial_values(trial) for trial in reversed(trials)},
-            payloads={trial.trial_id: payload_values(trial) for trial in reversed(trials)},
+            ready={trial.trial_id: ReadyTrial.of(trial) for trial in reversed(trials)},
         )
 
     def ingest_reports(self, reports: Sequence[PreparedReport], now: float) -> list[IngestOutcome]:
@@ -78,8 +76,6 @@ _LEASES = select(*_LEASE_COLUMNS).where(leases.c.lease_id.in_(bindparam("names",
 _STORED = select(trials.c.trial_id, trials.c.lease_id).where(
     trials.c.trial_id.in_(bindparam("names", expanding=True))
 )
-_INSERT = insert(trials).returning(trials.c.seq, sort_by_parameter_order=True)
-_INSERT_PAYLOADS = insert(trial_payloads)
 _COUNT_IN_TASKS = (
     update(tasks)
     .where(
@@ -156,23 +152,12 @@ def _store(connection: Connection, batches: Sequence[_Batch], now: float) -> Non
     if not batches:
         return
     sets = _record_sets(connection, batches)
-    rows, payloads = [], []
+    placed = []
     for batch, record_set in zip(batches, sets, strict=True):
-        origin = {
-            "lease_id": batch.lease.lease_id,
-            "device_id": batch.lease.device_id,
-            "campaign_id": batch.lease.campaign_id,
-            "record_set_id": record_set,
-            "received_at": now,
-        }
-        for trial in batch.new:
-            rows.append(batch.report.values[trial.trial_id] | origin)
-            payloads.append(batch.report.payloads[trial.trial_id])
-    seqs = connection.execute(_INSERT, rows).scalars().all()
-    connection.execute(
-        _INSERT_PAYLOADS,
-        [payload | {"trial_seq": seq} for payload, seq in zip(payloads, seqs, strict=True)],
-    )
+        lease = batch.lease
+        place = Place(lease.lease_id, lease.device_id, lease.campaign_id, record_set)
+        placed += [(place, batch.report.ready[trial.trial_id]) for trial in batch.new]
+    insert_trials(connection, placed, now)
     note_latencies(
         connection, [(number, batch.new) for number, batch in zip(sets, batches, strict=True)]
     )
@@ -226,33 +211,3 @@ def note_latencies(connection: Connection, batches: Iterable[tuple[int, Iterable
                 baselines.append((number, latency_s))
     note_best(connection, found)
     note_baselines(connection, baselines)
-
-
-def trial_values(trial: Trial) -> dict[str, Any]:
-    """Return a trial's own columns, without where it belongs."""
-    return {
-        "trial_id": trial.trial_id,
-        "candidate": trial.candidate,
-        "verdict": trial.verdict,
-        "latency_s": trial.latency_s,
-        "noise": trial.noise,
-        "predicted": trial.predicted,
-        "model_version": trial.model_version,
-        "explored": trial.explored,
-        "samples_s": list(trial.samples_s),
-        "error": trial.error,
-        "build_s": trial.build_s,
-        "run_s": trial.run_s,
-        "started_at": trial.started_at_unix_s,
-        "conditions": vars(trial.conditions),
-    }
-
-
-def payload_values(trial: Trial) -> dict[str, Any]:
-    """Return the columns of what is kept apart from a trial, its number excepted."""
-    features = trial.features
-    return {
-        "stores": None if features is None else features.stores,
-        "features": None if features is None else pack(features.data),
-        "trace": pack(trial.trace.encode()),
-    }

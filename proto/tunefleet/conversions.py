@@ -173,12 +173,8 @@ def trial_from_proto(message: trial_pb2.Trial) -> Trial:
 
 
 def _conditions(message: trial_pb2.Conditions) -> Conditions:
-    return Conditions(
-        **{
-            f.name: _finite(f.name, getattr(message, f.name) if message.HasField(f.name) else None)  # type: ignore[arg-type]
-            for f in fields(Conditions)
-        }
-    )
+    found = {field.name: _finite(field.name, value) for field, value in message.ListFields()}
+    return Conditions(**found)  # type: ignore[arg-type]
 
 
 def _finite(name: str, value: float | None) -> float | None:
