@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from store_samples import KEY, NOW, OTHER_KEY, device, lease, reason_of, trial
 from coordinator.server.agents.heartbeats import Heartbeats
 from coordinator.server.grouping import GroupedCalls
 from coordinator.state.records import LeaseState
-from coordinator.state.store import PreparedReport, Store
+from coordinator.state.store import IngestOutcome, PreparedReport, Store
 from tunefleet.errors import Reason, TuneFleetError
 
 
@@ -17,10 +18,14 @@ def report(store: Store, *numbers: int) -> PreparedReport:
     return store.prepare_report("id-pi4", "l-1", 1, [trial(n) for n in numbers])
 
 
+def ingest(calls: GroupedCalls, prepared: PreparedReport) -> Awaitable[IngestOutcome]:
+    return calls.ingest(lambda: prepared, len(prepared.trials), NOW)
+
+
 async def test_reports_that_come_together_are_each_answered(busy_store: Store) -> None:
     calls = GroupedCalls(busy_store)
     reports = [report(busy_store, 2 * n + 1, 2 * n + 2) for n in range(40)]
-    outcomes = await asyncio.gather(*(calls.ingest(each, NOW) for each in reports))
+    outcomes = await asyncio.gather(*(ingest(calls, each) for each in reports))
     assert [outcome.stored for outcome in outcomes] == [
         tuple(t.trial_id for t in each.trials) for each in reports
     ]
@@ -29,9 +34,7 @@ async def test_reports_that_come_together_are_each_answered(busy_store: Store) -
 
 async def test_a_trial_that_two_reports_of_a_group_bring_is_stored_once(busy_store: Store) -> None:
     calls = GroupedCalls(busy_store)
-    outcomes = await asyncio.gather(
-        *(calls.ingest(report(busy_store, 1, n), NOW) for n in (2, 3, 4))
-    )
+    outcomes = await asyncio.gather(*(ingest(calls, report(busy_store, 1, n)) for n in (2, 3, 4)))
     assert all(trial(1).trial_id in outcome.stored for outcome in outcomes)
     assert sum(outcome.new for outcome in outcomes) == busy_store.count_trials() == 4
     assert busy_store.task_progress("c-1")[0].trials == 4
@@ -41,15 +44,46 @@ async def test_a_report_that_cannot_be_stored_spoils_no_other(busy_store: Store)
     calls = GroupedCalls(busy_store)
     bad = busy_store.prepare_report("id-pi4", "l-1", 1, [trial(9, candidate="\ud800")])
     results = await asyncio.gather(
-        calls.ingest(report(busy_store, 1), NOW),
-        calls.ingest(bad, NOW),
+        ingest(calls, report(busy_store, 1)),
+        ingest(calls, bad),
         calls.run(partial(busy_store.end_lease, "l-1", 1, LeaseState.DONE)),
-        calls.ingest(report(busy_store, 2), NOW),
+        ingest(calls, report(busy_store, 2)),
         return_exceptions=True,
     )
     assert [isinstance(result, Exception) for result in results] == [False, True, False, False]
     assert busy_store.tried_candidates(KEY) == {trial(1).candidate, trial(2).candidate}
     assert busy_store.list_leases()[0].state is LeaseState.DONE
+
+
+async def test_a_report_that_cannot_be_read_spoils_no_other(busy_store: Store) -> None:
+    calls = GroupedCalls(busy_store)
+
+    def unreadable() -> PreparedReport:
+        raise ValueError("what is this?")
+
+    results = await asyncio.gather(
+        calls.ingest(unreadable, 1, NOW),
+        ingest(calls, report(busy_store, 1)),
+        calls.run(partial(busy_store.end_lease, "l-1", 1, LeaseState.DONE)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, ValueError) for result in results] == [True, False, False]
+    assert busy_store.tried_candidates(KEY) == {trial(1).candidate}
+
+
+async def test_whoever_waits_for_a_group_that_breaks_is_told(
+    busy_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = GroupedCalls(busy_store)
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(calls, "_group", breaks)
+        with pytest.raises(RuntimeError, match="a mistake of ours"):
+            await calls.run(lambda: None)
+    assert await calls.run(lambda: 1) == 1
 
 
 async def test_a_refused_call_is_told_why_and_others_go_on(busy_store: Store) -> None:

@@ -54,9 +54,6 @@ from tunefleet.trials import LONGEST_S
 from tunefleet.v1 import agent_service_pb2 as pb
 from tunefleet.v1 import agent_service_pb2_grpc, lease_pb2
 
-_FEW_TRIALS = 8
-"""Reading them takes 2 ms, for which all others may wait."""
-
 log = structlog.get_logger()
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -236,12 +233,10 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 f"a report carries {MAX_TRIALS_A_REPORT} trials at the most, not "
                 f"{len(request.trials)}",
             )
-        # Another thread costs as much as reading a few trials does.
-        if len(request.trials) <= _FEW_TRIALS:
-            report, unreadable = self._read(request)
-        else:
-            report, unreadable = await asyncio.to_thread(self._read, request)
-        outcome = await self._calls.ingest(report, self._clock())
+        unreadable: dict[str, str] = {}
+        outcome = await self._calls.ingest(
+            partial(self._read, request, unreadable), len(request.trials), self._clock()
+        )
         rejected = unreadable | dict(outcome.rejected)
         if rejected:
             log.warning("trials rejected", lease=request.lease_id, reasons=set(rejected.values()))
@@ -313,12 +308,13 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             found, error = [], str(e)
         self._planner.featurized(lease, found, error)
 
-    def _read(self, request: pb.ReportTrialsRequest) -> tuple[PreparedReport, dict[str, str]]:
-        trials, unreadable = read_trials(request.trials)
-        report = self._store.prepare_report(
+    def _read(self, request: pb.ReportTrialsRequest, unreadable: dict[str, str]) -> PreparedReport:
+        """Make a report ready, and note by name why trials cannot be read."""
+        trials, found = read_trials(request.trials)
+        unreadable.update(found)
+        return self._store.prepare_report(
             request.device_id, request.lease_id, request.fencing_token, trials
         )
-        return report, unreadable
 
     async def _device(self, device_id: str) -> DeviceRecord:
         return await asyncio.to_thread(self._find_device, device_id)
