@@ -35,7 +35,7 @@ SHORTEST_WAIT_FOR_A_TURN_S = 0.25
 LONGEST_WAIT_FOR_A_TURN_S = 60.0
 """Who comes back when no turn is free is told another time."""
 
-REPORTS_A_S = 150.0
+REPORTS_A_S = 75.0
 """Reports of trials a second by all agents: of many, each gathers its trials for longer."""
 
 QUICKEST_REPORTS_S = 0.5

@@ -33,7 +33,7 @@ _HELD = (
 )
 _TOUCH = (
     update(devices)
-    .where(devices.c.device_id == bindparam("of_device"))
+    .where(devices.c.device_id.in_(bindparam("names", expanding=True)))
     .values(last_seen=bindparam("now"))
 )
 _BY_ID, _BY_NAME = (
@@ -100,7 +100,7 @@ class SqlDevices(Store):
             rows = connection.execute(_HELD, {"names": list(device_ids)})
             held = {row.device_id: row.lease_id or "" for row in rows}
             if held:
-                connection.execute(_TOUCH, [{"of_device": name, "now": now} for name in held])
+                connection.execute(_TOUCH, {"names": list(held), "now": now})
         return held
 
     def get_device(self, name_or_id: str) -> DeviceRecord:

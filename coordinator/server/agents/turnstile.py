@@ -18,8 +18,11 @@ from coordinator.server.limits import (
     SHORTEST_WAIT_FOR_A_TURN_S,
 )
 
-_NEWEST_SHARE = 0.1
-"""What one call counts in the running mean of what calls take."""
+_NEWEST_SHARE = 0.05
+"""What one call counts in the running mean of what calls take. They are answered by the group."""
+
+_AT_FIRST_S = 0.02
+"""What a call is taken for before any was measured."""
 
 _SLACK = 1.1
 """Between two turns, so that those who wait are overtaken by what else there is to do."""
@@ -40,8 +43,9 @@ class Turnstile:
         self._at_a_time = at_a_time
         self._clock = clock
         self._asking = 0
-        self._each_s = 0.0
-        """How much later a call is answered for each that is in front of it, lately, in seconds."""
+        self._each_s = _AT_FIRST_S
+        """Time between two answers, lately, while as many wait for one as may, in seconds."""
+        self._last_answer = 0.0
         self._last_turn = 0.0
         self._turns: OrderedDict[str, float] = OrderedDict()
         """When who was told to come back may pass."""
@@ -72,10 +76,14 @@ class Turnstile:
     def passing(self) -> Iterator[None]:
         """Count a call while it is answered."""
         self._asking += 1
-        in_front, began = self._asking, self._clock()
+        began, full = self._clock(), self._asking >= self._at_a_time
         try:
             yield
         finally:
             self._asking -= 1
-            took_s = (self._clock() - began) / in_front
-            self._each_s += _NEWEST_SHARE * (took_s - self._each_s)
+            now = self._clock()
+            if full:
+                # With fewer the next answer would only show when somebody asked.
+                took_s = now - max(began, self._last_answer)
+                self._each_s += _NEWEST_SHARE * (took_s - self._each_s)
+            self._last_answer = now

@@ -59,7 +59,8 @@ def check_fields(message: Message) -> None:
             none.
     """
     if isinstance(message, (Duration, Timestamp)):
-        message.ToJsonString()  # it is the one that checks
+        if message.seconds or message.nanos:
+            message.ToJsonString()  # it is the one that checks
         return
     for field, value in message.ListFields():
         name = field.full_name
