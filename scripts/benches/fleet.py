@@ -3,8 +3,9 @@
 Simulated agents (:mod:`.fleet_agents`) speak the real protocol to a real coordinator with a home
 of its own: a connection with mutual TLS each, for which each has enrolled with a token, a control
 stream each, heartbeats, leases, reports. They measure nothing: their trials are real ones of the
-shipped dataset under new names. 25 of them at a time have the same hardware and share 64 tasks,
-16 trials a round. All of it runs on this machine, so agents and coordinator share its cores.
+shipped dataset under new names. 25 of them at a time have the same hardware and share 64 tasks;
+how many trials a round has is the coordinator's to say: 64 for a thousand devices. All of it runs on
+this machine, so agents and coordinator share its cores.
 
 Five parts, one after the other:
 
@@ -14,7 +15,9 @@ Five parts, one after the other:
 * **start**: the campaign is resumed, and all ask for work at once; counted from when they have
   ended their first rounds.
 * **load**: each agent measures one candidate every ``agents / --trials-per-s`` seconds and reports
-  as often as the coordinator wishes; ``lease_p99_ms`` is over every AcquireLease of it.
+  as often as the coordinator wishes; ``lease_p99_ms`` is over every AcquireLease of it, those that
+  were told to come back too, ``work_wait_p99_ms`` over the times from when a device wanted work
+  until it had some.
 * **peak**: measuring takes no time, a round's trials go in one report.
 
 ``trials_per_s``: trials acknowledged, so durable, per second of the load; ``peak_trials_per_s`` the
@@ -39,6 +42,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from coordinator.campaigns.collecting import collecting_round_trials
 from scripts.benches.fleet_coordinator import Seen, count_stored, quantile, running_fleet
 from scripts.benches.fleet_hardware import CAMPAIGN
 from scripts.benches.fleet_peers import optuna_rates, tracker_rates
@@ -47,8 +51,6 @@ from scripts.postgresql_server import find_binaries, running
 
 _SETTLE_S = 5.0
 """After a change of pace, before anything is counted."""
-
-_ROUND_TRIALS = 64
 
 
 def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
@@ -73,7 +75,12 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
                 ours = _coordinator(folder / "postgresql", options, server.new_database())
                 figures |= {
                     f"{name}_postgresql": ours[name]
-                    for name in ("trials_per_s", "peak_trials_per_s", "lease_p99_ms")
+                    for name in (
+                        "trials_per_s",
+                        "peak_trials_per_s",
+                        "lease_p99_ms",
+                        "work_wait_p99_ms",
+                    )
                 }
                 url = server.new_database().replace("postgresql:", "postgresql+psycopg:")
                 figures |= _without("optuna", optuna_rates(url, options.peer_s), "_postgresql")
@@ -120,7 +127,8 @@ def _coordinator(
         fleet.tell(do="pace", trial_s=options.agents / options.trials_per_s)
         client.campaign(CAMPAIGN).resume()
         # All ask at once then: what counts is how it goes on when they end their rounds in turn.
-        first_round_s = _ROUND_TRIALS * options.agents / options.trials_per_s
+        round_trials = collecting_round_trials(options.agents)
+        first_round_s = round_trials * options.agents / options.trials_per_s
         start = fleet.watch(max(_SETTLE_S, 1.25 * first_round_s))
         _tell(f"{kept}, start", start)
         acknowledged += start.acknowledged
@@ -160,13 +168,15 @@ def _coordinator(
 
 
 def _tell(what: str, seen: Seen) -> None:
+    lease, wait, report = (
+        f"p50 {1e3 * quantile(values, 0.5):.0f}, p99 {1e3 * quantile(values, 0.99):.0f} ms"
+        for values in (seen.lease_s, seen.work_wait_s, seen.report_call_s)
+    )
     note(
         f"fleet: {what}: {seen.streaming} streams, {seen.acknowledged / seen.seconds:.0f} trials, "
         f"{seen.reports / seen.seconds:.0f} reports, {seen.leases / seen.seconds:.1f} leases, "
-        f"{seen.heartbeats / seen.seconds:.0f} heartbeats a second; lease p50 "
-        f"{1e3 * quantile(seen.lease_s, 0.5):.0f}, p99 {1e3 * quantile(seen.lease_s, 0.99):.0f} ms "
-        f"of {len(seen.lease_s)}, until there was work {1e3 * quantile(seen.work_wait_s, 0.5):.0f}, "
-        f"{1e3 * quantile(seen.work_wait_s, 0.99):.0f} ms; report p99 {1e3 * quantile(seen.report_call_s, 0.99):.0f} ms; "
+        f"{seen.heartbeats / seen.seconds:.0f} heartbeats a second; {len(seen.lease_s)} asked, "
+        f"{lease}; until there was work {wait}; report {report}; "
         f"cores: {seen.cpu_share:.2f}, agents {seen.agents_cpu_share:.2f}; "
         f"rejected {seen.rejected}, errors {dict(seen.errors)}"
     )

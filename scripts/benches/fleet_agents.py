@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import sys
 import time
@@ -263,19 +264,26 @@ class SimulatedAgent:
         """Measure candidates and send what was measured every now and then."""
         fleet, pending = self._fleet, list[trial_pb2.Trial]()
         left = lease.round.trials
+        sending: asyncio.Task[None] | None = None
         sent_at = time.monotonic()
-        while (left or pending) and not self._dropped:
+        while left and not self._dropped:
             pace = fleet.pace
-            if left and pace.trial_s:
-                await asyncio.sleep(pace.trial_s * fleet.chance.uniform(0.8, 1.2))
-            made = min(left, _BATCH_TRIALS) if not pace.trial_s else min(left, 1)
+            made = min(left, _BATCH_TRIALS)
+            if pace.trial_s:
+                # Not one by one: on this machine the coordinator needs the time.
+                made = min(left, math.ceil(self._report_s / pace.trial_s))
+                await asyncio.sleep(made * pace.trial_s * fleet.chance.uniform(0.8, 1.2))
             pending += [fleet.source.next(lease.lease_id) for _ in range(made)]
             left -= made
-            if left and pace.gathers and time.monotonic() - sent_at < self._report_s:
-                continue
+            gathered = time.monotonic() - sent_at >= self._report_s or not pace.gathers
+            # As an agent does: what was measured is sent while more is.
+            if left and gathered and (sending is None or sending.done()):
+                sending = asyncio.create_task(self._report(lease, pending))
+                pending, sent_at = [], time.monotonic()
+        if sending is not None:
+            await sending
+        if pending and not self._dropped:
             await self._report(lease, pending)
-            pending = []
-            sent_at = time.monotonic()
 
     async def _report(self, lease: lease_pb2.Lease, trials: list[trial_pb2.Trial]) -> None:
         request = pb.ReportTrialsRequest(

@@ -170,6 +170,8 @@ def running_fleet(
         )
         run = FleetRun(server, agents)
         run.start_agents(address, processes, folder / "agents.log", stack)
+        if plain:
+            os.environ[INSECURE_VARIABLE] = "1"
         with TuneFleet(address, credentials=None if plain else home.admin_dir) as client:
             if not plain:
                 note(f"fleet: enrolling {agents} agents")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_each_is_given_the_turn_after_the_one_before(crowd: Crowd) -> None:
     with crowd.full():
         waits = [crowd.turnstile.wait_s(f"device-{n}") for n in range(10)]
     assert waits == sorted(waits)
-    gaps = [later - sooner for sooner, later in zip(waits, waits[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(waits)]
     assert all(EACH_S <= gap <= 1.5 * EACH_S for gap in gaps)
 
 

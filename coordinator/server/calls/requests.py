@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import cache
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -59,8 +61,7 @@ def check_fields(message: Message) -> None:
             none.
     """
     if isinstance(message, (Duration, Timestamp)):
-        if message.seconds or message.nanos:
-            message.ToJsonString()  # it is the one that checks
+        message.ToJsonString()  # it is the one that checks
         return
     for field, value in message.ListFields():
         name = field.full_name
@@ -83,6 +84,15 @@ def check_fields(message: Message) -> None:
             _check_one(field, value)
 
 
+@cache
+def _has_bounds(kind: Descriptor) -> bool:
+    """Return whether there is anything to check of a kind of messages: more than single numbers."""
+    return kind.full_name.startswith("google.") or any(
+        field.is_repeated or field.message_type is not None or field.type == field.TYPE_STRING
+        for field in kind.fields
+    )
+
+
 def _check_map(field: Any, entries: Any) -> None:
     key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
     for name, item in entries.items():
@@ -97,5 +107,5 @@ def _check_one(field: Any, value: Any) -> None:
             raise ValueError(f"{field.name} has {len(value)} characters, {most} are the most")
         if "\0" in value:
             raise ValueError(f"{field.name} holds a NUL character")
-    elif field.message_type is not None:
+    elif field.message_type is not None and _has_bounds(field.message_type):
         check_fields(value)
