@@ -4,10 +4,10 @@ Simulated agents (:mod:`.fleet_agents`) speak the real protocol to a real coordi
 of its own: a connection with mutual TLS each, for which each has enrolled with a token, a control
 stream each, heartbeats, leases, reports. They measure nothing: their trials are real ones of the
 shipped dataset under new names. 25 of them at a time have the same hardware and share 64 tasks;
-how many trials a round has is the coordinator's to say: 64 for a thousand devices. All of it runs on
-this machine, so agents and coordinator share its cores.
+how many trials a round has is the coordinator's to say: 64 for a thousand devices. All of it runs
+on this machine, so agents and coordinator share its cores.
 
-Five parts, one after the other:
+Six parts, one after the other:
 
 * **connecting**: all agents at once; connected means registered, control stream open, one heartbeat
   answered.
@@ -18,6 +18,7 @@ Five parts, one after the other:
   as often as the coordinator wishes; ``lease_p99_ms`` is over every AcquireLease of it, those that
   were told to come back too, ``work_wait_p99_ms`` over the times from when a device wanted work
   until it had some.
+* **half**: the same with devices that are half as fast; counted after one of their rounds.
 * **peak**: measuring takes no time, a round's trials go in one report.
 
 ``trials_per_s``: trials acknowledged, so durable, per second of the load; ``peak_trials_per_s`` the
@@ -134,6 +135,11 @@ def _coordinator(
         acknowledged += start.acknowledged
         load = fleet.watch(options.load_s)
         _tell(f"{kept}, load", load)
+        fleet.tell(do="pace", trial_s=2 * options.agents / options.trials_per_s)
+        acknowledged += fleet.watch(max(_SETTLE_S, 2 * first_round_s)).acknowledged
+        half = fleet.watch(options.load_s)
+        _tell(f"{kept}, half", half)
+        acknowledged += half.acknowledged
         rss_mb = fleet.rss_mb()
         fleet.tell(do="pace", trial_s=0.0)
         acknowledged += fleet.watch(_SETTLE_S).acknowledged
@@ -159,6 +165,11 @@ def _coordinator(
             "work_wait_p99_ms": 1e3 * quantile(load.work_wait_s, 0.99),
             "report_p99_ms": 1e3 * quantile(load.report_call_s, 0.99),
             "load_cpu_share": load.cpu_share,
+            "half_trials_per_s": half.acknowledged / half.seconds,
+            "half_lease_p50_ms": 1e3 * quantile(half.lease_s, 0.5),
+            "half_lease_p99_ms": 1e3 * quantile(half.lease_s, 0.99),
+            "half_work_wait_p99_ms": 1e3 * quantile(half.work_wait_s, 0.99),
+            "half_cpu_share": half.cpu_share,
             "peak_trials_per_s": peak.acknowledged / peak.seconds,
             "peak_leases_per_s": peak.leases / peak.seconds,
             "peak_lease_p99_ms": 1e3 * quantile(peak.lease_s, 0.99),
