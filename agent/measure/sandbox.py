@@ -26,6 +26,8 @@ _OUTPUT_LIMIT_BYTES = 2**16
 _PR_SET_CHILD_SUBREAPER = 36
 _EXIT_GRACE_S = 1.0
 """What a child gets to end after its channel has; writing out a crash takes some time."""
+_BIRTH_S = 5.0
+"""For how long a child is waited for to be bound to this process; it takes a millisecond."""
 _PROCESS_LIMIT = 64
 """Processes a candidate may start, beside a thread for each core. No kernel needs any."""
 _WATCH_S = 0.1
@@ -66,10 +68,16 @@ class Sandbox:
         self._status: int | None = None
         self._process_limit = _PROCESS_LIMIT + threads
         ours, theirs = socket.socketpair()
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_child(body, theirs.detach(), self._output.fileno(), policy, threads)
+            _be_child(body, theirs.detach(), self._output.fileno(), policy, threads, parent=parent)
         theirs.close()
+        # One that is stopped before it is bound to us, and we killed then, would stay for ever.
+        if select.select([ours], [], [], _BIRTH_S)[0]:
+            ours.recv(1)
+        else:
+            os.kill(self.pid, signal.SIGKILL)
         self._socket = ours
         self._channel = Channel(ours)
 
@@ -176,13 +184,19 @@ class Sandbox:
 
 
 def _be_child(
-    body: Callable[[Channel], None], fd: int, output: int, policy: MeasurePolicy, threads: int
+    body: Callable[[Channel], None],
+    fd: int,
+    output: int,
+    policy: MeasurePolicy,
+    threads: int,
+    *,
+    parent: int,
 ) -> None:
     """Run in the child; never returns."""
     status = 1
     try:
         os.setsid()
-        die_with_parent()
+        _bind(parent, fd)
         faulthandler.disable()
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -196,6 +210,14 @@ def _be_child(
         os.write(2, f"{type(e).__name__}: {e}".encode())
     finally:
         os._exit(status)
+
+
+def _bind(parent: int, fd: int) -> None:
+    """Die with the parent from now on, and tell it so. Raises ProcessLookupError if it is gone."""
+    die_with_parent()
+    if os.getppid() != parent:
+        raise ProcessLookupError("the worker has ended already")
+    os.write(fd, b"!")
 
 
 def _limit(policy: MeasurePolicy, threads: int) -> None:

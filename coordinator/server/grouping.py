@@ -86,6 +86,12 @@ class GroupedCalls:
         self._durable_s = 0.0
         """What it took lately to make a group durable, in seconds."""
 
+    @property
+    def trials_waiting(self) -> int:
+        """Trials of reports that no group has taken yet."""
+        with self._lock:
+            return sum(report.trials for report in self._reports)
+
     async def run(self, call: Callable[[], T]) -> T:
         """Run a call in the next group; returns once what it did is durable.
 

@@ -69,6 +69,12 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 MAX_TRIALS_A_REPORT = 512
 """So that one report does not keep other writers waiting for a second."""
 
+MAX_TRIALS_WAITING = 80_000
+"""Of all reports, to be stored: some 400 MB. Agents keep theirs on disk and come again."""
+
+TRIALS_WAIT_S = 10.0
+"""When they are to: half of those that wait are stored by then."""
+
 MAX_NAME_CHARS = 200
 """Names, ids and labels are for people to read."""
 

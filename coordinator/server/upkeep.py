@@ -13,9 +13,9 @@ from coordinator.server.limits import (
     HEARTBEAT_INTERVAL_S,
     LEASE_CHECK_INTERVAL_S,
     LEASE_TTL_S,
+    OFFLINE_AFTER_S,
     SUSPENDED_AFTER_S,
 )
-from coordinator.server.messages import is_online
 from coordinator.state.records import LeaseState
 from coordinator.state.store import Store
 
@@ -36,7 +36,9 @@ class Upkeep:
         self._bus = bus
         self._clock = clock
         self._interval_s = interval_s
-        self._online: dict[str, bool] = {}
+        self._online: frozenset[str] = frozenset()
+        self._offline: frozenset[str] = frozenset()
+        """Those that were online."""
 
     async def run(self) -> None:
         """Look after leases and devices until cancelled."""
@@ -81,8 +83,9 @@ class Upkeep:
     def check_devices(self) -> None:
         """Note in the log which devices came and went."""
         now = self._clock()
-        for device in self._store.list_devices():
-            online = is_online(device, now)
-            if self._online.get(device.device_id, online) is not online:
-                log.info("device online" if online else "device offline", device=device.name)
-            self._online[device.device_id] = online
+        online = self._store.heard_of(now - OFFLINE_AFTER_S, now + OFFLINE_AFTER_S)
+        came, went = online & self._offline, self._online - online
+        for devices, what in ((came, "device online"), (went, "device offline")):
+            for device_id in sorted(devices):
+                log.info(what, device=self._store.get_device(device_id).name)
+        self._online, self._offline = online, (self._offline | went) - came

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, null, select, upda
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.state.database import Database
+from coordinator.state.one_row import in_one_row, texts
 from coordinator.state.records import DeviceRecord, Quarantine, TaskKey
 from coordinator.state.rows import device_record, device_values
 from coordinator.state.store import Store
@@ -35,6 +36,11 @@ _TOUCH = (
     update(devices)
     .where(devices.c.device_id.in_(bindparam("names", expanding=True)))
     .values(last_seen=bindparam("now"))
+)
+_HEARD_OF = in_one_row(
+    select(devices.c.device_id).where(
+        devices.c.last_seen.between(bindparam("since"), bindparam("until"))
+    )
 )
 _BY_ID, _BY_NAME = (
     select(devices).where(column == bindparam("reference"))
@@ -119,6 +125,10 @@ class SqlDevices(Store):
             query = query.where(devices.c.fingerprint == fingerprint)
         with self._db.read() as connection:
             return [device_record(row) for row in connection.execute(query).mappings()]
+
+    def heard_of(self, since: float, until: float) -> frozenset[str]:
+        with self._db.read() as connection:
+            return texts(connection, _HEARD_OF, {"since": since, "until": until})
 
     def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
         stored = null() if quarantine is None else asdict(quarantine)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, case, func, select
 
 from coordinator.state.database import Database
+from coordinator.state.one_row import in_one_row, texts
 from coordinator.state.ranking import fastest_first
 from coordinator.state.record_sets import find_record_set
 from coordinator.state.records import TaskKey
@@ -30,7 +31,7 @@ LOSSES_OF_THE_QUARANTINED = 2
 
 
 _SEEN = func.sum(case((trials.c.verdict == Verdict.LOST, 0), else_=1))
-_TRIED = (
+_TRIED = in_one_row(
     select(trials.c.candidate)
     .where(trials.c.record_set_id == bindparam("record_set"))
     .group_by(trials.c.candidate)
@@ -49,7 +50,7 @@ class SqlTrials(Store):
     def tried_candidates(self, key: TaskKey) -> frozenset[str]:
         with self._db.read() as connection:
             record_set = find_record_set(connection, key)
-            return frozenset(connection.execute(_TRIED, {"record_set": record_set}).scalars())
+            return texts(connection, _TRIED, {"record_set": record_set})
 
     def best_candidates(self, key: TaskKey, limit: int) -> list[KnownCandidate]:
         with self._db.read() as connection:

@@ -81,6 +81,8 @@ def run(*, quick: bool, arguments: Sequence[str]) -> dict[str, Figure]:
                         "peak_trials_per_s",
                         "lease_p99_ms",
                         "work_wait_p99_ms",
+                        "half_trials_per_s",
+                        "half_lease_p99_ms",
                     )
                 }
                 url = server.new_database().replace("postgresql:", "postgresql+psycopg:")

@@ -332,3 +332,14 @@ async def test_a_clock_that_is_wrong_is_shown(server: Server, off_s: float) -> N
     await server.agents.SendHeartbeat(heartbeat)
     listed = await server.devices.ListDevices(user_service_pb2.ListDevicesRequest())
     assert listed.devices[0].clock_offset_s == pytest.approx(off_s, abs=PATIENCE_S)
+
+
+async def test_a_report_that_there_is_no_memory_for_is_to_come_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.register()
+    request = pb.ReportTrialsRequest(device_id="id-pi4", lease_id="l-1")
+    await server.agents.ReportTrials(request)
+    monkeypatch.setattr("coordinator.server.agents.service.MAX_TRIALS_WAITING", -1)
+    failure = await failure_of(server.agents.ReportTrials(request))
+    assert failure.reason == "RATE_LIMITED"

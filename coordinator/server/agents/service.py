@@ -35,7 +35,9 @@ from coordinator.server.limits import (
     LEASE_TTL_S,
     MAX_NAME_CHARS,
     MAX_TRIALS_A_REPORT,
+    MAX_TRIALS_WAITING,
     TOLD_OF_A_ROUNDS_END,
+    TRIALS_WAIT_S,
 )
 from coordinator.server.ports import Planner
 from coordinator.state.records import DeviceRecord, LeaseKind, LeaseRecord, LeaseState, TaskKey
@@ -232,6 +234,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 Reason.INVALID_ARGUMENT,
                 f"a report carries {MAX_TRIALS_A_REPORT} trials at the most, not "
                 f"{len(request.trials)}",
+            )
+        if self._calls.trials_waiting > MAX_TRIALS_WAITING:
+            raise TuneFleetError(
+                Reason.RATE_LIMITED,
+                "the coordinator has more trials to store than it can hold",
+                retry_after_s=TRIALS_WAIT_S,
             )
         unreadable: dict[str, str] = {}
         outcome = await self._calls.ingest(

@@ -45,6 +45,10 @@ class DeviceStore(ABC):
         """Return all devices, or those of one hardware, by name."""
 
     @abstractmethod
+    def heard_of(self, since: float, until: float) -> frozenset[str]:
+        """Return the ids of devices that were heard of last within these times, both included."""
+
+    @abstractmethod
     def set_quarantine(self, device_id: str, quarantine: Quarantine | None) -> None:
         """Keep work from a device, or let it have work again. Raises DEVICE_UNKNOWN."""
 
