@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from coordinator.server.core import Core, ServerConfig
 from coordinator.server.dataset_service import DatasetService
 from coordinator.server.device_service import DeviceService
 from coordinator.server.draining import Drain
+from coordinator.server.garbage import collect_garbage
 from coordinator.server.gate import Gate, bind
 from coordinator.server.identity_service import IdentityService
 from coordinator.server.model_service import ModelService
@@ -68,9 +68,6 @@ _SERVICES = tuple(
     for service in module.DESCRIPTOR.services_by_name.values()
     if service.name != "EnrolmentService"
 )
-
-_NEW_OBJECTS = 50_000
-"""After which cycles are looked for among them; some 10 MB."""
 
 BackgroundTask = Callable[[], Coroutine[Any, Any, None]]
 
@@ -150,6 +147,7 @@ async def serve(
         tasks = [
             Upkeep(store, core.bus, core.clock).run,
             Cleaning(store, core.uploads).run,
+            collect_garbage,
             *wiring.background,
         ]
         try:
@@ -169,7 +167,6 @@ async def serve(
             )
             if ready is not None:
                 ready(address)
-            _collect_garbage_rarely()
             await _run_until(_stopped(config, core.drain, stop, hurry), tasks)
         finally:
             log.info("stopping")
@@ -225,17 +222,6 @@ def _add_services(server: grpc.aio.Server, core: Core, planner: Planner) -> None
     reflection.enable_server_reflection(
         (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
-
-
-def _collect_garbage_rarely() -> None:
-    """Look for cycles among what is new, and seldom among all.
-
-    A thousand connections are a million objects; by default Python looks through all of them again
-    and again, and nobody is answered for a quarter of a second each time.
-    """
-    gc.collect()
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(_NEW_OBJECTS, 20, 50)
 
 
 def _write_atomically(path: Path, text: str) -> None:
