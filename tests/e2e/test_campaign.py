@@ -63,7 +63,8 @@ def test_a_campaign_from_model_file_to_checked_module(
     assert set(group["latency_ms"]) == {"untuned", "tuned", "onnxruntime"}
     assert group["latency_ms"]["tuned"] < group["latency_ms"]["untuned"]
     assert {p["model_version"] for p in group["predictions"]} >= {"base"}, "it guessed"
-    [version] = report["cost_model"]["versions"]
+    # On a slow machine there is time to train another one.
+    version, *_ = report["cost_model"]["versions"]
     assert (version["version"], version["parent"]) == ("v1", "base"), "no cost model was trained"
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
