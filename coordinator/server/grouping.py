@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
-GROUP_S = 0.02
+GROUP_S = 0.04
 """How long a group may work before it is made durable, or as long as that takes if that is longer:
 whoever comes too late for one waits for the rest of it and the next."""
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-LONGEST_REST_S = 0.1
+LONGEST_REST_S = 0.2
 """For longer neither waits: a statement may take seconds, and so may what the event loop does."""
 
 
