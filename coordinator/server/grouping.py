@@ -26,8 +26,6 @@ GROUP_S = 0.04
 """How long a group may work before it is made durable, or as long as that takes if that is longer:
 whoever comes too late for one waits for the rest of it and the next."""
 
-LONGEST_PAUSE_S = 0.05
-
 GROUP_TRIALS = 256
 """Trials in a group; they take some 30 ms."""
 
