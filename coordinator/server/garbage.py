@@ -1,7 +1,7 @@
 """When this process looks for garbage: seldom, and all of it once a minute.
 
-A thousand connections are a million objects. By default Python looks through all of them whenever
-there are a quarter more, and nobody is answered for a quarter of a second each time.
+A thousand connections are many objects. By default Python looks through all of them whenever there
+are a quarter more, and nobody is answered meanwhile.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import asyncio
 import gc
 
 EVERY_S = 60.0
-"""What the quick looks miss in this time is some megabytes."""
+"""Seldom enough that few calls meet it, and often enough that what quick looks miss stays small."""
 
 _NEW_OBJECTS = 50_000
-"""After so many new objects cycles are looked for among them, which takes milliseconds."""
+"""After so many new objects cycles are looked for among them."""
 _QUICK_LOOKS = 20
 """After which what survived them is looked through, too."""
 _NEVER = 1_000_000

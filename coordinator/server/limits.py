@@ -29,7 +29,7 @@ ASKING_A_S = 20.0
 """Questions for work a second by all that have none: of many, each asks less often."""
 
 ASKING_AT_A_TIME = 16
-"""Devices whose questions for work are answered at a time: some 50 ms of work."""
+"""Devices whose questions for work are answered at a time: more would only wait for each other."""
 
 SHORTEST_WAIT_FOR_A_TURN_S = 0.25
 LONGEST_WAIT_FOR_A_TURN_S = 60.0
@@ -70,10 +70,10 @@ MAX_TRIALS_A_REPORT = 512
 """So that one report does not keep other writers waiting for a second."""
 
 MAX_TRIALS_WAITING = 80_000
-"""Of all reports, to be stored: some 400 MB. Agents keep theirs on disk and come again."""
+"""Of all reports, to be stored: hundreds of megabytes. Agents keep theirs and come again."""
 
 TRIALS_WAIT_S = 10.0
-"""When they are to: half of those that wait are stored by then."""
+"""When they are to: a good part of those that wait is stored by then."""
 
 MAX_NAME_CHARS = 200
 """Names, ids and labels are for people to read."""

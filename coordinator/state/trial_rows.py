@@ -1,13 +1,12 @@
 """Trials on their way into the tables, as the drivers take them.
 
-A fleet brings thousands a second: SQLAlchemy's processing of every value of a row takes longer than
-the database does. So rows are made ready as tuples, by whoever read the trials, and go to the
-driver as they are; SQLAlchemy writes the statement.
+A fleet brings thousands a second, and to have SQLAlchemy process every value of a row took a fifth
+of what a busy coordinator did. So rows are made ready as tuples, by whoever read the trials, and go
+to the driver as they are; SQLAlchemy writes the statement.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,10 +17,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from coordinator.state.rows import pack
-from coordinator.state.tables import trial_payloads, trials
+from coordinator.state.tables import encode_json, trial_payloads, trials
 from tunefleet.trials import Trial
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 Values = tuple[Any, ...]
 
@@ -48,12 +45,12 @@ class ReadyTrial:
                 trial.predicted,
                 trial.model_version,
                 trial.explored,
-                _encode(trial.samples_s),
+                encode_json(trial.samples_s),
                 trial.error,
                 trial.build_s,
                 trial.run_s,
                 trial.started_at_unix_s,
-                _encode(vars(trial.conditions)),
+                encode_json(vars(trial.conditions)),
             ),
             (
                 None if features is None else features.stores,
